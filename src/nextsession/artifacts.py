@@ -1,0 +1,66 @@
+"""A saved model: a directory of plain arrays, ids and a manifest; never code, never pickle.
+
+```
+model/
+├── manifest.json        what it is: format, model, settings, versions, data, hashes of the files
+├── arrays.safetensors   every number
+└── vocabulary.arrow     item ids in the order of their codes
+```
+
+Written beside its place and renamed, so a reader sees a whole model or none.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from nextsession.data.vocabulary import Vocabulary
+from nextsession.errors import ArtifactError
+from nextsession.files import sha256, verify, whole_directory
+
+FORMAT = 1
+
+
+def write_model(path: Path, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], items: Vocabulary) -> None:
+    """Write a model directory; one already there is replaced at the last moment."""
+    if path.exists() and not (path / "manifest.json").exists():
+        raise ArtifactError(f"{path} exists and is not a saved model; choose another place or remove it.")
+    with whole_directory(path) as scratch:
+        save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, scratch / "arrays.safetensors")
+        items.save(scratch / "vocabulary.arrow")
+        files = {name: sha256(scratch / name) for name in ("arrays.safetensors", "vocabulary.arrow")}
+        text = json.dumps({"format": FORMAT, **manifest, "files": files}, indent=2, sort_keys=True)
+        (scratch / "manifest.json").write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read the manifest of a directory we wrote.
+
+    Raises:
+        ArtifactError: There is none, it is damaged, or a newer version wrote it.
+    """
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is not a saved model: it has no manifest.json.") from None
+    except (ValueError, OSError) as error:
+        raise ArtifactError(f"{path / 'manifest.json'} cannot be read: {error}.") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise ArtifactError(f"{path / 'manifest.json'} is damaged: it names no format.")
+    if manifest["format"] > FORMAT:
+        raise ArtifactError(
+            f"{path} has format {manifest['format']}, this version reads up to {FORMAT}: upgrade nextsession."
+        )
+    return manifest
+
+
+def read_model(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]], Vocabulary]:
+    """Read and verify a model directory: manifest, arrays, vocabulary."""
+    manifest = read_manifest(path)
+    verify(path, {name: manifest["files"].get(name, "") for name in ("arrays.safetensors", "vocabulary.arrow")})
+    return manifest, load_file(path / "arrays.safetensors"), Vocabulary.load(path / "vocabulary.arrow")

@@ -1,0 +1,52 @@
+"""Cases: questions and their answers."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextsession.data.log import SessionLog
+from nextsession.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Cases:
+    """A block of `Q` questions: what was known, when it was asked, and what came next.
+
+    Codes are those of `histories.vocabulary`, which may hold items a model has never seen.
+    Question `q` was answered by `targets[target_offsets[q]:target_offsets[q + 1]]`, distinct items.
+    """
+
+    histories: SessionLog  # one row a question
+    asked_at: NDArray[np.int64]  # (Q,) ms; everything in the history happened before
+    targets: NDArray[np.int32]  # (T,)
+    target_offsets: NDArray[np.int64]  # (Q+1,)
+    groups: NDArray[np.int64]  # (Q,) questions of one user share a number: they are resampled together
+    ignored: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    """Items shown in the asked session and not wanted, all questions end to end; never an input."""
+    ignored_offsets: NDArray[np.int64] = field(default=None)  # type: ignore[arg-type]  # (Q+1,)
+    news: SessionLog | None = None
+    """What everybody did since the block before: a model that can learn on is told before it is asked."""
+
+    def __post_init__(self) -> None:
+        """Check that all columns speak of the same questions."""
+        q = len(self.histories)
+        if self.ignored_offsets is None:
+            object.__setattr__(self, "ignored_offsets", np.zeros(q + 1, np.int64))
+        for name in ("asked_at", "groups"):
+            if len(getattr(self, name)) != q:
+                raise DataError(f"{name} must have one value a question ({q}), it has {len(getattr(self, name))}.")
+        for name, values in (("target_offsets", self.targets), ("ignored_offsets", self.ignored)):
+            offsets = getattr(self, name)
+            if len(offsets) != q + 1 or offsets[-1] != len(values):
+                raise DataError(f"{name} must have {q + 1} values and end at {len(values)}.")
+
+    def __len__(self) -> int:
+        """Return the number of questions."""
+        return len(self.histories)
+
+
+Questions: TypeAlias = Callable[[], Iterator[Cases]]
+"""Questions that can be put again and again: call it for a fresh iterator of blocks."""

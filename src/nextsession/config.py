@@ -1,0 +1,97 @@
+"""Settings: typed, closed, frozen, documented by their docstrings; durations; the runtime.
+
+A setting changes the *result*; what only changes speed or memory is in `Runtime`.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from nextsession.errors import ConfigError, suggestion
+
+_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+
+
+def milliseconds(duration: object) -> int:
+    """Read a length of time such as `"30m"`, `"1.5h"`, `"7d"`, or a whole number of milliseconds.
+
+    >>> milliseconds("30m"), milliseconds("1.5h"), milliseconds(250)
+    (1800000, 5400000, 250)
+    """
+    if isinstance(duration, bool):
+        raise ValueError(f"must be a duration such as '30m', '2h' or '7d', got {duration!r}")
+    if isinstance(duration, int):
+        return duration
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*", duration) if isinstance(duration, str) else None
+    if match is None:
+        raise ValueError(f"must be a duration such as '30m', '2h' or '7d', got {duration!r}")
+    return round(float(match[1]) * _UNITS[match[2]])
+
+
+def duration_text(ms: int) -> str:
+    """Write milliseconds the way people do: the largest unit that divides them.
+
+    >>> duration_text(1800000), duration_text(604800000), duration_text(1500)
+    ('30m', '1w', '1500ms')
+    """
+    for unit in ("w", "d", "h", "m", "s"):
+        if ms and ms % _UNITS[unit] == 0:
+            return f"{ms // _UNITS[unit]}{unit}"
+    return f"{ms}ms"
+
+
+Duration = Annotated[int, BeforeValidator(milliseconds), Field(ge=0)]
+"""Milliseconds; written as `"30m"`, `"2h"`, `"7d"` or a whole number of milliseconds."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown names are refused, values are frozen, docstrings are the help."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], where: str) -> Self:
+        """Validate `values`; errors name `where`, the setting, what was got, and what exists.
+
+        Raises:
+            ConfigError: A name is unknown or a value out of range.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise ConfigError("; ".join(_sentence(cls, where, e) for e in error.errors()[:5])) from None
+
+
+def _sentence(settings: type[BaseModel], where: str, error: ErrorDetails) -> str:
+    path = [str(part) for part in error["loc"]]
+    name = ": ".join([where, ".".join(path)] if path else [where])
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] != "extra_forbidden":
+        got = "" if ", got " in message or error["type"] == "missing" else f", got {error['input']!r}"
+        return f"{name}: {message}{got}."
+    known = sorted(_fields_at(settings, path[:-1]))
+    hint = suggestion(path[-1], known)
+    return f"{name}: there is no such setting (got {error['input']!r}).{hint} Settings: {', '.join(known) or 'none'}."
+
+
+def _fields_at(settings: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        field = settings.model_fields.get(part)
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        settings = inner
+    return list(settings.model_fields)
+
+
+class Runtime(Settings):
+    """What changes cost but not meaning: the seed chooses among equally meant results."""
+
+    seed: int = Field(default=0, ge=0)
+    """Every random choice is drawn from this."""
+
+    block_bytes: int = Field(default=64_000_000, gt=0)
+    """Most memory for one block of scores, `(questions, items)` float32."""

@@ -1,0 +1,1 @@
+"""From raw events to a `SessionLog`: reading, sessions, filters, the prepared form, data sets, simulators."""

@@ -1,0 +1,170 @@
+"""Vocabulary: ids outside, codes inside."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike, NDArray
+
+from nextsession.errors import DataError
+
+Id: TypeAlias = str | int
+"""An id as the outside world writes it."""
+
+NO_ITEM = -1
+"""The code of no item: an id the vocabulary does not know."""
+
+_SMALL = 512
+"""Up to this many ids a dictionary answers faster than a bulk look-up."""
+
+
+class Vocabulary:
+    """An immutable list of distinct ids, all `int` or all `str`; the code of an id is its place.
+
+    Codes of items are never negative; `-1` means *no item*.
+
+    >>> items = Vocabulary.of(["milk", "bread", "milk"])
+    >>> items.encode(["milk", "soap"])
+    array([ 1, -1], dtype=int32)
+    >>> items.extend(["soap"]).encode(["milk", "soap"])
+    array([1, 2], dtype=int32)
+    """
+
+    def __init__(self, ids: ArrayLike) -> None:
+        """Take ids in the order given.
+
+        Raises:
+            DataError: An id occurs twice, or ids are neither all integers nor all strings.
+        """
+        self.ids: NDArray[Any] = as_ids(ids).view()
+        """The ids in the order of their codes: int64, or objects that are all `str`."""
+        self.ids.flags.writeable = False
+        if len(self.ids) > np.iinfo(np.int32).max:
+            raise DataError(f"A vocabulary holds at most 2^31-1 ids, got {len(self.ids)}.")
+        if self.ids.dtype == np.int64:
+            ascending = bool(np.all(self.ids[1:] > self.ids[:-1]))
+            distinct = ascending or len(np.unique(self.ids)) == len(self.ids)
+        else:
+            distinct = len(set(self.ids.tolist())) == len(self.ids)
+        if not distinct:
+            values, counts = np.unique(self.ids, return_counts=True)
+            raise DataError(f"Ids of a vocabulary must be distinct; {values[counts > 1][0]!r} occurs more than once.")
+
+    @classmethod
+    def of(cls, ids: ArrayLike) -> Self:
+        """Make a vocabulary of the distinct ids, sorted."""
+        array = as_ids(ids)
+        if array.dtype == np.int64:
+            return cls(np.unique(array))
+        return cls(np.array(sorted(set(array.tolist())), dtype=object))
+
+    def __len__(self) -> int:
+        """Return the number of ids."""
+        return len(self.ids)
+
+    def __eq__(self, other: object) -> bool:
+        """Say whether the other holds the same ids in the same order."""
+        if self is other:
+            return True
+        return (
+            isinstance(other, Vocabulary) and self.ids.dtype == other.ids.dtype and np.array_equal(self.ids, other.ids)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Show the size and the first ids."""
+        first = ", ".join(repr(x) for x in self.ids[:3].tolist())
+        return f"Vocabulary({len(self)} ids: {first}{', …' if len(self) > 3 else ''})"
+
+    @cached_property
+    def _codes(self) -> dict[Id, int]:
+        return {x: code for code, x in enumerate(self.ids.tolist())}
+
+    @cached_property
+    def arrow(self) -> Any:
+        """The ids as an Arrow array (int64 or large_string)."""
+        kind = pa.int64() if self.ids.dtype == np.int64 else pa.large_string()
+        return pa.array(self.ids, type=kind)
+
+    def encode(self, ids: ArrayLike) -> NDArray[np.int32]:
+        """Return the code of each id, `-1` where it is not known."""
+        array = as_ids(ids)
+        if array.dtype != self.ids.dtype:
+            if len(array) == 0 or len(self) == 0:
+                return np.full(len(array), NO_ITEM, dtype=np.int32)
+            return np.array([self._codes.get(x, NO_ITEM) for x in array.tolist()], dtype=np.int32)
+        if len(array) <= _SMALL:
+            return np.array([self._codes.get(x, NO_ITEM) for x in array.tolist()], dtype=np.int32)
+        found = pc.index_in(pa.array(array, type=self.arrow.type), value_set=self.arrow)
+        return np.asarray(pc.fill_null(found, NO_ITEM).to_numpy(zero_copy_only=False), dtype=np.int32)
+
+    def decode(self, codes: ArrayLike) -> NDArray[Any]:
+        """Return the id of each code.
+
+        Raises:
+            DataError: A code is negative or too large.
+        """
+        array = np.asarray(codes)
+        if array.size and (array.min() < 0 or array.max() >= len(self)):
+            raise DataError(f"Codes must be in 0..{len(self) - 1}; got {array.min()}..{array.max()}.")
+        found: NDArray[Any] = self.ids[array]
+        return found
+
+    def extend(self, ids: ArrayLike) -> "Vocabulary":
+        """Append the ids not yet known, sorted; old codes stay as they are."""
+        new = Vocabulary.of(ids)
+        fresh = new.ids[self.encode(new.ids) == NO_ITEM]
+        if len(fresh) == 0:
+            return self
+        if len(self) == 0:
+            return Vocabulary(fresh)
+        if fresh.dtype != self.ids.dtype:
+            raise DataError(f"Ids must all be integers or all strings; {fresh[0]!r} joins {self.ids[0]!r}.")
+        return Vocabulary(np.concatenate([self.ids, fresh]))
+
+    def save(self, path: Path) -> None:
+        """Write an Arrow file with one column, `id`, in the order of the codes."""
+        table = pa.table({"id": self.arrow})
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote."""
+        with pa.memory_map(str(path)) as source:
+            column = pa.ipc.open_file(source).read_all()["id"]
+            if pa.types.is_integer(column.type):
+                return cls(column.to_numpy())
+            return cls(np.array(column.to_pylist(), dtype=object))
+
+
+def as_ids(ids: ArrayLike | Sequence[Id]) -> NDArray[Any]:
+    """Return ids as an int64 array, or as an object array of `str`.
+
+    Raises:
+        DataError: Ids are mixed, floating or missing.
+    """
+    array = ids if isinstance(ids, np.ndarray) else np.array(ids if isinstance(ids, list | tuple) else list(ids))  # type: ignore[arg-type]
+    if array.dtype.kind in "iu" or array.size == 0:
+        if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+            raise DataError(f"Integer ids must fit 64 signed bits, got {array.max()}; pass such ids as strings.")
+        return array.astype(np.int64) if array.dtype.kind in "iu" or array.size == 0 else array
+    if array.dtype.kind in "UT":
+        if isinstance(ids, list | tuple) and not all(isinstance(x, str) for x in ids):
+            raise DataError("Ids must all be integers or all strings; the list given mixes them.")
+        return array.astype(object)
+    if array.dtype.kind == "O":
+        if all(isinstance(x, str) for x in array.tolist()):
+            return array
+        if all(isinstance(x, int | np.integer) and not isinstance(x, bool) for x in array.tolist()):
+            try:
+                return array.astype(np.int64)
+            except OverflowError:
+                raise DataError("Integer ids must fit 64 signed bits; pass larger ids as strings.") from None
+    wrong = next((x for x in array.tolist() if not isinstance(x, str | int)), array.dtype)
+    raise DataError(f"Ids must all be integers or all strings, got {wrong!r}.")

@@ -1,0 +1,1 @@
+"""One file, one model: a file dropped here is registered under its own name."""

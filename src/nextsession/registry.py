@@ -1,0 +1,71 @@
+"""Find models by name: a file in `nextsession/models/` is a registered model.
+
+Other packages register theirs with an entry point in the group `nextsession.models`.
+"""
+
+import importlib
+import pkgutil
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from nextsession.artifacts import read_model
+from nextsession.errors import ArtifactError, UnknownNameError, suggestion
+from nextsession.recommender import Recommender
+
+_PACKAGE = "nextsession.models"
+
+
+def names() -> list[str]:
+    """Return the names of all models, sorted; nothing is imported."""
+    folder = Path(__file__).parent / "models"
+    own = {module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_")}
+    return sorted(own | {point.name for point in entry_points(group=_PACKAGE)})
+
+
+def model_class(name: str) -> type[Recommender[Any]]:
+    """Import the model of that name.
+
+    Raises:
+        UnknownNameError: There is none; the message suggests the nearest.
+    """
+    if name not in names():
+        raise UnknownNameError(f"There is no model {name!r}.{suggestion(name, names())} Models: {', '.join(names())}.")
+    for point in entry_points(group=_PACKAGE):
+        if point.name == name:
+            found = point.load()
+            if isinstance(found, type) and issubclass(found, Recommender):
+                return found
+    module = importlib.import_module(f"{_PACKAGE}.{name}")
+    for thing in vars(module).values():
+        if not (isinstance(thing, type) and issubclass(thing, Recommender)):
+            continue
+        if thing.__module__ == module.__name__ and not thing.__name__.startswith("_"):
+            return thing
+    raise UnknownNameError(f"{_PACKAGE}.{name} defines no Recommender.")
+
+
+def create(name: str, /, **settings: Any) -> Recommender[Any]:
+    """Make an unfitted model of that name.
+
+    >>> create("popular")
+    Popular()
+    """
+    return model_class(name)(**settings)
+
+
+def load(path: str | Path) -> Recommender[Any]:
+    """Load a saved model; its hashes are checked first.
+
+    Raises:
+        ArtifactError: It is missing, damaged, or was written by a newer version.
+    """
+    manifest, arrays, vocabulary = read_model(Path(path))
+    try:
+        model = create(manifest["model"], **manifest["config"])
+        model.trained_until_ = manifest["trained_until"]
+    except KeyError as error:
+        raise ArtifactError(f"{path} is damaged: its manifest has no {error}.") from None
+    model.vocabulary_ = vocabulary
+    model._restore(arrays)
+    return model

@@ -62,5 +62,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def read_model(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]], Vocabulary]:
     """Read and verify a model directory: manifest, arrays, vocabulary."""
     manifest = read_manifest(path)
+    if not isinstance(manifest.get("files"), dict):
+        raise ArtifactError(f"{path / 'manifest.json'} is damaged: it names no files.")
     verify(path, {name: manifest["files"].get(name, "") for name in ("arrays.safetensors", "vocabulary.arrow")})
     return manifest, load_file(path / "arrays.safetensors"), Vocabulary.load(path / "vocabulary.arrow")

@@ -54,15 +54,20 @@ def create(name: str, /, **settings: Any) -> Recommender[Any]:
     return model_class(name)(**settings)
 
 
-def load(path: str | Path) -> Recommender[Any]:
+def load(path: str | Path, *, kind: type[Recommender[Any]] | None = None) -> Recommender[Any]:
     """Load a saved model; its hashes are checked first.
+
+    Args:
+        path: The directory that `save` wrote.
+        kind: The class of the model, for one that is not registered.
 
     Raises:
         ArtifactError: It is missing, damaged, or was written by a newer version.
+        UnknownNameError: It is of a model that is not installed.
     """
     manifest, arrays, vocabulary = read_model(Path(path))
     try:
-        model = create(manifest["model"], **manifest["config"])
+        model = (kind or model_class(manifest["model"]))(**manifest["config"])
         model.trained_until_ = manifest["trained_until"]
     except KeyError as error:
         raise ArtifactError(f"{path} is damaged: its manifest has no {error}.") from None

@@ -27,6 +27,8 @@ class Cases:
     ignored: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     """Items shown in the asked session and not wanted, all questions end to end; never an input."""
     ignored_offsets: NDArray[np.int64] = field(default=None)  # type: ignore[arg-type]  # (Q+1,)
+    positions: NDArray[np.int64] = field(default=None)  # type: ignore[arg-type]
+    """(Q,) events of the asked session that came before the answer; by default those of the last session known."""
     news: SessionLog | None = None
     """What everybody did since the block before: a model that can learn on is told before it is asked."""
 
@@ -35,7 +37,9 @@ class Cases:
         q = len(self.histories)
         if self.ignored_offsets is None:
             object.__setattr__(self, "ignored_offsets", np.zeros(q + 1, np.int64))
-        for name in ("asked_at", "groups"):
+        if self.positions is None:
+            object.__setattr__(self, "positions", last_session_lengths(self.histories))
+        for name in ("asked_at", "groups", "positions"):
             if len(getattr(self, name)) != q:
                 raise DataError(f"{name} must have one value a question ({q}), it has {len(getattr(self, name))}.")
         for name, values in (("target_offsets", self.targets), ("ignored_offsets", self.ignored)):
@@ -46,6 +50,14 @@ class Cases:
     def __len__(self) -> int:
         """Return the number of questions."""
         return len(self.histories)
+
+
+def last_session_lengths(histories: SessionLog) -> NDArray[np.int64]:
+    """Return the number of events of the last session of each row, `(B,)`; 0 for an empty row."""
+    lengths = np.zeros(len(histories), np.int64)
+    some = np.diff(histories.user_offsets) > 0
+    lengths[some] = np.diff(histories.session_offsets)[histories.user_offsets[1:][some] - 1]
+    return lengths
 
 
 Questions: TypeAlias = Callable[[], Iterator[Cases]]

@@ -212,6 +212,12 @@ class SessionLog:
         """Return the events strictly earlier than `instant`."""
         return self.events(self.times < instant, keep_users=keep_users)
 
+    def gather(
+        self, events: NDArray[np.int64], session_offsets: NDArray[np.int64], user_offsets: NDArray[np.int64]
+    ) -> "SessionLog":
+        """Return rows made of chosen events, cut as the offsets say; the caller answers for their order."""
+        return self._at(events, session_offsets, user_offsets, np.arange(len(user_offsets) - 1))
+
     def positives(self) -> "SessionLog":
         """Return the events that were wanted; every row stays, even if nothing is left of it."""
         if self.labels.strides == (0,) or np.all(self.labels == 1):

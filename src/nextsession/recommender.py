@@ -93,7 +93,7 @@ class Recommender(ABC, Generic[C]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Find the settings class in `Recommender[ThatClass]`."""
         super().__init_subclass__(**kwargs)
-        for base in getattr(cls, "__orig_bases__", ()):
+        for base in vars(cls).get("__orig_bases__", ()):
             for argument in get_args(base):
                 if isinstance(argument, type) and issubclass(argument, Settings):
                     cls.settings_class = argument

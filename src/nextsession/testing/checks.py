@@ -68,7 +68,7 @@ def examine(subject: Subject, name: str, function: Check) -> Outcome:
         function(subject)
     except Exception as error:  # whatever goes wrong, the promise was not kept
         broken = str(error) if type(error) is ModelError else f"{type(error).__name__}: {error}"
-    promise = " ".join((function.__doc__ or "").split())
+    promise = (function.__doc__ or "").partition("\n")[0]
     return Outcome(subject, name, promise, broken, subject.model_class.exemptions.get(name))
 
 

@@ -75,13 +75,14 @@ def wanted_log(*, seed: int = 0, users: int = 30) -> SessionLog:
 
 
 def questions() -> SessionLog:
-    """Return ten histories, all later than the training log, some with items that it does not know.
+    """Return ten histories later than the training log, one of them empty, some with items that it does not know.
 
     The codes are those of another vocabulary, as in life.
     """
     ids = [f"item {i:02}" for i in reversed(range(N_ITEMS))]
     vocabulary = Vocabulary(np.array(["unknown", *ids], dtype=object))
-    return walks(vocabulary, seed=5, users=10, start=START + 1000 * HOUR)
+    log = walks(vocabulary, seed=5, users=10, start=START + 1000 * HOUR)
+    return log.sessions(log.user_of_session != 4, keep_users=True)
 
 
 def walks(vocabulary: Vocabulary, *, seed: int, users: int, start: int) -> SessionLog:

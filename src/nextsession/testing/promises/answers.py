@@ -114,11 +114,11 @@ def _check_exclusion(subject: Subject, exclude: str) -> None:
     everything = subject.fitted.recommend(asked, 1000)
     left = subject.fitted.recommend(asked, 1000, exclude=exclude)  # type: ignore[arg-type]
     for row, (full, kept) in enumerate(zip(everything, left, strict=True)):
-        sessions = range(asked.user_offsets[row + 1] - 1, asked.user_offsets[row + 1])
-        if exclude == "history":
-            sessions = range(asked.user_offsets[row], asked.user_offsets[row + 1])
-        a, z = asked.session_offsets[sessions[0]], asked.session_offsets[sessions[-1] + 1]
-        out = set(asked.vocabulary.decode(asked.items[a:z]).tolist())
+        first, last = asked.user_offsets[row], asked.user_offsets[row + 1]
+        if exclude == "session":
+            first = max(first, last - 1)
+        codes = asked.items[asked.session_offsets[first] : asked.session_offsets[last]]
+        out = set(asked.vocabulary.decode(codes).tolist())
         expect(kept == [item for item in full if item not in out], f"without {sorted(out)}, {full} became {kept}.")
 
 
@@ -148,15 +148,16 @@ def check_no_trace(subject: Subject) -> None:
 def check_rank(subject: Subject) -> None:
     """`recommend` and `rank` say what the scores say, target by target."""
     asked = questions()
-    scores = matrix(subject.fitted, asked)
-    answer = subject.fitted.recommend(asked, 6)
+    instant = int(asked.times.max()) + HOUR
+    scores = matrix(subject.fitted, asked, instant)
+    answer = subject.fitted.recommend(asked, 6, asked_at=instant)
     for row, items in enumerate(answer.items):
         slowly = top_slowly(scores[row], 6)
         expect(items[items >= 0].tolist() == slowly, f"by the scores the list is {slowly}, it is {items.tolist()}.")
     targets = np.arange(len(asked) * 2, dtype=np.int32) % asked.n_items
-    ranked = subject.fitted.rank(
-        Cases(asked, asked.last_times + 1, targets, offsets_of(np.full(len(asked), 2)), np.arange(len(asked))), k=6
-    )
+    rows = np.arange(len(asked))
+    cases = Cases(asked, np.full(len(asked), instant), targets, offsets_of(np.full(len(asked), 2)), groups=rows)
+    ranked = subject.fitted.rank(cases, k=6)
     expect(np.array_equal(ranked.top.items, answer.items), "rank lists other items than recommend.")
     codes = subject.fitted.vocabulary_.encode(asked.vocabulary.ids)[targets]
     for target, code in enumerate(codes.tolist()):

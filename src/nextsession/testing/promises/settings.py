@@ -53,7 +53,7 @@ def check_documented(subject: Subject) -> None:
     """The class and its module have docstrings, and `name` is the name of the module."""
     kind = subject.model_class
     module = inspect.getmodule(kind)
-    expect("__doc__" in vars(kind) and inspect.getdoc(kind), f"the class {kind.__name__} has no docstring.")
+    expect(vars(kind).get("__doc__"), f"the class {kind.__name__} has no docstring.")
     expect(module is not None and module.__doc__, f"the module {kind.__module__} has no docstring.")
     expect(
         kind.name == kind.__module__.rpartition(".")[2],

@@ -1,0 +1,94 @@
+"""A check is only as good as the faults it has caught: every one is shown a model that breaks its promise."""
+
+import functools
+
+import pytest
+from toys import FAULTS, Backwards, Toy
+
+from nextsession.errors import ModelError
+from nextsession.testing import Subject, check, checks, outcomes, subjects
+from nextsession.testing.checks import examine
+
+CHECKS = dict(checks())
+
+
+@functools.cache
+def healthy() -> list[Subject]:
+    return subjects(Toy)
+
+
+@pytest.mark.parametrize("promise", CHECKS)
+def test_a_healthy_model_keeps_every_promise(promise):
+    for subject in healthy():
+        outcome = examine(subject, promise, CHECKS[promise])
+        assert outcome.fine, str(outcome)
+
+
+@pytest.mark.parametrize(("promise", "toy"), [pytest.param(p, t, id=f"{p}-{t.__name__}") for p, t in FAULTS])
+def test_a_broken_promise_is_noticed(promise, toy):
+    outcome = examine(Subject(toy), promise, CHECKS[promise])
+    assert outcome.broken is not None
+    assert not outcome.fine
+    assert outcome.promise in str(outcome)
+
+
+def test_every_promise_has_been_broken_once():
+    assert {promise for promise, _ in FAULTS} == set(CHECKS)
+
+
+def test_every_promise_is_a_sentence():
+    for name, function in CHECKS.items():
+        sentence = (function.__doc__ or "").strip()
+        assert sentence.endswith("."), name
+
+
+def test_check_passes_a_healthy_model_and_reports_progress():
+    seen = []
+    check(Toy, progress=lambda task, done, total: seen.append((done, total)))
+    assert seen[-1] == (2 * len(CHECKS), 2 * len(CHECKS))
+
+
+def test_check_names_the_promise_and_what_was_found():
+    with pytest.raises(ModelError, match=r"(?s)toys\(\): learns: What always happens is learnt.* Found: after \["):
+        check(Backwards)
+
+
+def test_an_exemption_lets_a_broken_promise_pass():
+    class Excused(Backwards):
+        """Reads backwards, and says so."""
+
+        exemptions = {"learns": "it reads from right to left"}
+
+    told = {outcome.name: outcome for outcome in outcomes(Excused)}
+    assert told["learns"].fine
+    assert "it reads from right to left" in str(told["learns"])
+
+
+def test_an_exemption_from_a_promise_that_is_kept_is_refused():
+    class Overcautious(Toy):
+        """Healthy, and does not know it."""
+
+        exemptions = {"threads": "not sure about that"}
+
+    outcome = examine(Subject(Overcautious), "threads", CHECKS["threads"])
+    assert not outcome.fine
+    assert "remove the exemption" in str(outcome)
+
+
+def test_an_exemption_from_an_unknown_promise_is_refused():
+    class Confused(Toy):
+        """Asks to be excused from something nobody asked for."""
+
+        exemptions = {"thread": "not sure about that"}
+
+    with pytest.raises(ModelError, match=r"unknown promise 'thread'\. Did you mean 'threads'\?"):
+        check(Confused)
+
+
+def test_a_model_of_a_script_is_told_to_live_in_a_module():
+    class Homeless(Toy):
+        """Was typed into a notebook."""
+
+    Homeless.__module__ = "__main__"
+    outcome = examine(Subject(Homeless), "saved", CHECKS["saved"])
+    assert "must live in a module" in str(outcome)

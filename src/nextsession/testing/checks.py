@@ -2,7 +2,7 @@
 
 A promise is a function `check_<name>(subject)` whose docstring is the promise.  A model that
 cannot keep one says so in `exemptions = {"<name>": "<reason>"}`; exemptions are strict, so a
-promise that turns out to be kept may not be exempted.
+promise that every variant keeps may not be exempted.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,17 +36,14 @@ class Outcome:
     @property
     def fine(self) -> bool:
         """Was the promise kept, or broken as announced?"""
-        return (self.broken is None) == (self.exempted is None)
+        return self.broken is None or self.exempted is not None
 
     def __str__(self) -> str:
         """Say who broke which promise, and how it showed."""
-        if self.fine:
-            return f"{self.subject}: {self.name}: kept" + (
-                f" from being held: {self.exempted}" if self.exempted else ""
-            )
+        who = f"{self.subject}: {self.name}"
         if self.broken is None:
-            return f"{self.subject}: {self.name}: kept after all; remove the exemption ({self.exempted})."
-        return f"{self.subject}: {self.name}: {self.promise} Found: {self.broken}"
+            return f"{who}: kept."
+        return f"{who}: {self.promise} Found: {self.broken}" + (f" Exempted: {self.exempted}" if self.exempted else "")
 
 
 def checks() -> Iterator[tuple[str, Check]]:
@@ -82,16 +79,28 @@ def outcomes(model_class: type[Recommender[Any]], *, progress: Progress = silent
 
 
 def check(model_class: type[Recommender[Any]], *, progress: Progress = silent) -> None:
-    """Hold a model to every promise.
+    """Hold a model, in each of its variants, to every promise.
 
     Raises:
         ModelError: Promises are broken (each is named, with what was found), or an exemption is
-            of an unknown promise or of one that is kept.
+            needless, gives no reason, or is of a promise that does not exist.
     """
-    known = [name for name, _ in checks()]
-    for name in model_class.exemptions:
-        if name not in known:
-            raise ModelError(f"{model_class.name} exempts an unknown promise {name!r}.{suggestion(name, known)}")
-    wrong = [str(outcome) for outcome in outcomes(model_class, progress=progress) if not outcome.fine]
+    wrong = misused_exemptions(model_class)
+    found = list(outcomes(model_class, progress=progress))
+    wrong += [str(outcome) for outcome in found if not outcome.fine]
+    for name in set(model_class.exemptions) - {outcome.name for outcome in found if outcome.broken}:
+        wrong.append(f"{model_class.name}: {name}: kept by every variant; remove the exemption.")
     if wrong:
         raise ModelError("\n".join(wrong))
+
+
+def misused_exemptions(model_class: type[Recommender[Any]]) -> list[str]:
+    """Return what is wrong with the exemptions of a model before any promise is tried."""
+    known = [name for name, _ in checks()]
+    wrong = []
+    for name, reason in model_class.exemptions.items():
+        if name not in known:
+            wrong.append(f"{model_class.name}: there is no promise {name!r} to exempt.{suggestion(name, known)}")
+        if not reason.strip():
+            wrong.append(f"{model_class.name}: {name}: the exemption gives no reason.")
+    return wrong

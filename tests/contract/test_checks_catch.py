@@ -3,7 +3,7 @@
 import functools
 
 import pytest
-from toys import FAULTS, Backwards, Toy
+from toys import FAULTS, Backwards, Excused, Toy
 
 from nextsession.errors import ModelError
 from nextsession.testing import Subject, check, checks, outcomes, subjects
@@ -54,11 +54,6 @@ def test_check_names_the_promise_and_what_was_found():
 
 
 def test_an_exemption_lets_a_broken_promise_pass():
-    class Excused(Backwards):
-        """Reads backwards, and says so."""
-
-        exemptions = {"learns": "it reads from right to left"}
-
     check(Excused)
     told = [outcome for outcome in outcomes(Excused) if outcome.broken]
     assert [outcome.name for outcome in told] == ["learns"]
@@ -81,16 +76,14 @@ def test_an_exemption_needs_a_promise_and_a_reason():
 
         exemptions = {"thread": " "}
 
-    with pytest.raises(
-        ModelError, match=r"no promise 'thread' to exempt\. Did you mean 'threads'\?\n.*gives no reason"
-    ):
+    message = r"no promise 'thread' to exempt\. Did you mean 'threads'\?\n.*gives no reason"
+    with pytest.raises(ModelError, match=message):
         check(Confused)
 
 
 def test_a_model_of_a_script_is_told_to_live_in_a_module():
     class Homeless(Toy):
-        """Was typed into a notebook."""
+        """Is known to nobody outside this function."""
 
-    Homeless.__module__ = "__main__"
     outcome = examine(Subject(Homeless), "saved", CHECKS["saved"])
-    assert "must live in a module" in str(outcome)
+    assert "must stand at the top of a module" in str(outcome)

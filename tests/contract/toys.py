@@ -583,3 +583,9 @@ class Hidden(Toy):
         scores = super()._score(histories, asked_at)
         scores.values += self.extra
         return scores
+
+
+class Excused(Backwards):
+    """Reads backwards, and says so."""
+
+    exemptions: ClassVar[dict[str, str]] = {"learns": "it reads from right to left"}

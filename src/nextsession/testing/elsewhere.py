@@ -28,8 +28,10 @@ def answers_elsewhere(model_class: type[Recommender[Any]], path: Path) -> Recomm
         ModelError: The other process could not load the model, or it is defined where another
             process cannot import it.
     """
-    if model_class.__module__ == "__main__":
-        raise ModelError(f"{model_class.__name__} must live in a module, so that another process can import it.")
+    if model_class.__module__ == "__main__" or "<locals>" in model_class.__qualname__:
+        raise ModelError(
+            f"{model_class.__name__} must stand at the top of a module, so that another process can import it."
+        )
     process = _process()
     assert process.stdin is not None
     assert process.stdout is not None

@@ -62,3 +62,14 @@ def last_session_lengths(histories: SessionLog) -> NDArray[np.int64]:
 
 Questions: TypeAlias = Callable[[], Iterator[Cases]]
 """Questions that can be put again and again: call it for a fresh iterator of blocks."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Questions as something to loop over, as often as one likes: what `Recommender.fit` takes for validation."""
+
+    questions: Questions
+
+    def __iter__(self) -> Iterator[Cases]:
+        """Give the blocks from the first."""
+        return self.questions()

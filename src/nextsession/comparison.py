@@ -1,0 +1,404 @@
+"""Comparison: many models, one split, one budget, one table.
+
+Models are trained and asked one after another.  Each result is a `Row`, kept as JSON under a hash
+of everything that decides it, so a comparison that was interrupted goes on where it stopped.  A
+model that fails, or needs more than its budget, has a row that says so and stops nobody else.
+"""
+
+import hashlib
+import inspect
+import json
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from nextsession.cases import Blocks
+from nextsession.config import Runtime
+from nextsession.cost import OverBudgetError, forget_peak, peak_memory, within
+from nextsession.errors import ArtifactError, ConfigError, DataError
+from nextsession.evaluation import EvaluationSettings, Report, evaluate
+from nextsession.files import whole_file
+from nextsession.progress import Progress, silent
+from nextsession.recommender import Recommender
+from nextsession.registry import create
+from nextsession.splits import Split
+
+FORMAT = 1
+
+_OVER_BUDGET = "Over budget"
+_WARM_UP_USERS = 50
+
+BASELINES: Mapping[str, frozenset[str]] = {
+    "recent popularity": frozenset({"recent"}),
+    "session kNN": frozenset({"sknn", "vsknn", "stan", "vstan", "vmisknn"}),
+    "sequential rules": frozenset({"sequentialrules"}),
+}
+"""What every table should hold: kinds of simple models, and the models of each kind."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model to compare."""
+
+    model: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model cost; None: not measured."""
+
+    fit_cpu_s: float | None = None
+    answer_cpu_ms: float | None = None
+    update_cpu_s: float | None = None
+    peak_rss_mb: float | None = None
+    """Of the whole process, data included, while this model learnt and answered."""
+    bytes: int | None = None
+    """Of the saved model."""
+    budget_cpu_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better this row is than another, on the same questions, with an interval."""
+
+    against: str
+    metric: str
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model in one table: JSON, in the form of `benchmarks/results/*.json`."""
+
+    key: str
+    """Hash of data, protocol, rules, model, settings and seed."""
+    data: dict[str, Any]
+    """name, fingerprint, and the counts and instants of the split."""
+    protocol: dict[str, Any]
+    """name, settings, candidates, exclude, ties, k: rows that differ here are never in one table."""
+    model: str
+    settings: dict[str, Any]
+    seed: int
+    reads_clock: bool
+    cost: Cost
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    """`{"ndcg@10": {"mean": ..., "low": ..., "high": ...}}`; empty if the model failed."""
+    warm: dict[str, float] = field(default_factory=dict)
+    """Means over the targets that the model knows."""
+    breakdown: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    calibration: dict[str, list[float]] = field(default_factory=dict)
+    questions: dict[str, float] = field(default_factory=dict)
+    """n, targets, skipped, unknown_share, barred_share."""
+    differences: list[Difference] = field(default_factory=list)
+    missing_baselines: list[str] = field(default_factory=list)
+    """Kinds of simple models that the comparison lacks."""
+    failure: str | None = None
+    """Why there are no metrics."""
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    command: str = ""
+
+    @property
+    def over_budget(self) -> bool:
+        """Did the model need more than it was given?"""
+        return self.failure is not None and self.failure.startswith(_OVER_BUDGET)
+
+    @property
+    def title(self) -> str:
+        """The model with the settings that tell it from its defaults."""
+        changed = create(self.model, **self.settings).config.model_dump(exclude_defaults=True)
+        return self.model + (f"({', '.join(f'{k}={v}' for k, v in changed.items())})" if changed else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Row":
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ArtifactError: A field is missing or unknown.
+        """
+        try:
+            parts = dict(values)
+            parts["cost"] = Cost(**parts["cost"])
+            parts["differences"] = [Difference(**d) for d in parts.get("differences", [])]
+            return cls(**parts)
+        except (TypeError, KeyError) as error:
+            raise ArtifactError(f"This is no row of a comparison: {error}. Compare again.") from None
+
+
+def compare(
+    split: Split,
+    specs: Sequence[ModelSpec],
+    settings: EvaluationSettings | None = None,
+    *,
+    out: Path,
+    budget: float | None = None,
+    data: str = "log",
+    runtime: Runtime | None = None,
+    resume: bool = True,
+    progress: Progress = silent,
+) -> list[Row]:
+    """Train and evaluate models one after another.
+
+    Args:
+        split: What to learn from and what to ask.
+        specs: The models; their names and settings are checked before anything is trained.
+        settings: Metrics and rules, the same for all.
+        out: A folder for `rows.json` and, for each model, its row and its report with all columns.
+        budget: Most CPU-seconds for learning and answering, for each model; none: no limit.
+        data: The name of the data in tables.
+        runtime: Memory; the seed is that of each spec.
+        resume: Take rows that are there already; False: make all anew.
+        progress: Told of the models done.
+
+    Returns:
+        The rows in the order of the specs, each but the best with its difference from the best, and
+        the best with its difference from the second.
+
+    Raises:
+        UnknownNameError: There is no such model.
+        ConfigError: A setting is wrong, or no model is given.
+    """
+    settings = settings or EvaluationSettings()
+    if not specs:
+        raise ConfigError("There is nothing to compare: name at least one model.")
+    jobs = [_Job(spec, create(spec.model, **spec.settings), split, settings, budget, data) for spec in specs]
+    out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for done, job in enumerate(jobs):
+        progress("compare", done, len(jobs))
+        row = job.known(out) if resume else None
+        rows.append(row or job.run(out, runtime or Runtime(), progress))
+    progress("compare", len(jobs), len(jobs))
+    missing = missing_baselines(spec.model for spec in specs)
+    rows = [replace(row, missing_baselines=missing) for row in _with_differences(rows, out)]
+    write_rows(out / "rows.json", rows)
+    return rows
+
+
+def missing_baselines(models: Iterable[str]) -> list[str]:
+    """Return the kinds of simple models that are not among these.
+
+    >>> missing_baselines(["vsknn", "recent"])
+    ['sequential rules']
+    """
+    present = set(models)
+    return [kind for kind, some in BASELINES.items() if not present & some]
+
+
+def check_one_table(rows: Sequence[Row]) -> None:
+    """Make sure that rows can stand in one table.
+
+    Raises:
+        DataError: They differ in data, protocol, candidates, rules or `k`; the message says where.
+    """
+    if not rows:
+        return
+    first = rows[0]
+    for row in rows[1:]:
+        facts = [("data", first.data.get("fingerprint"), row.data.get("fingerprint"))]
+        facts += [(name, first.protocol.get(name), row.protocol.get(name)) for name in first.protocol | row.protocol]
+        for name, one, other in facts:
+            if one != other:
+                raise DataError(
+                    f"Rows of one table must agree in {name}: {first.model} has {one!r}, {row.model} has {other!r}. "
+                    "Make a table of each."
+                )
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows as JSON."""
+    content = json.dumps({"format": FORMAT, "rows": [row.to_dict() for row in rows]}, indent=1, allow_nan=False)
+    with whole_file(path) as scratch:
+        scratch.write_text(content + "\n", encoding="utf-8")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read the rows of a comparison.
+
+    Raises:
+        ArtifactError: There is no such file, it is damaged, or a newer version wrote it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] > FORMAT:
+            raise ArtifactError(f"{path} has format {content['format']}, this version reads up to {FORMAT}: upgrade.")
+        return [Row.from_dict(row) for row in content["rows"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} holds no rows of a comparison: {error}.") from None
+
+
+# -- one model ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    spec: ModelSpec
+    model: Recommender[Any]
+    split: Split
+    settings: EvaluationSettings
+    budget: float | None
+    data: str
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        s = self.settings
+        return {
+            "name": self.split.protocol,
+            "settings": self.split.settings.model_dump(mode="json"),
+            "candidates": "all",
+            "exclude": s.exclude,
+            "ties": s.ties,
+            "k": list(s.k),
+        }
+
+    @property
+    def key(self) -> str:
+        code = inspect.getsourcefile(type(self.model))
+        decides = {
+            "data": self.split.facts["fingerprint"],
+            "protocol": self.protocol,
+            "evaluation": self.settings.model_dump(mode="json"),
+            "model": self.spec.model,
+            "settings": self.model.config.model_dump(mode="json"),
+            "seed": self.spec.seed,
+            "version": version("nextsession"),
+            "code": hashlib.sha256(Path(code).read_bytes()).hexdigest() if code else "",
+        }
+        text = json.dumps(decides, sort_keys=True).encode()
+        return hashlib.sha256(text).hexdigest()[:16]
+
+    def known(self, out: Path) -> Row | None:
+        """Return the row that is there already; a failure only if it was for a budget that has not grown."""
+        with suppress(ArtifactError):
+            row = read_rows(out / f"{_stem(self.spec.model, self.key)}.json")[0]
+            if row.failure is None:
+                return row
+            had = row.cost.budget_cpu_s
+            return row if row.over_budget and had and self.budget and self.budget <= had else None
+        return None
+
+    def run(self, out: Path, runtime: Runtime, progress: Progress) -> Row:
+        """Train, ask, save; whatever goes wrong becomes a row."""
+        key, stem = self.key, out / _stem(self.spec.model, self.key)
+        cost: dict[str, Any] = {"budget_cpu_s": self.budget}
+        failure, report = None, None
+        _compile(self.model, self.split)
+        forget_peak()
+        try:
+            with within(self.budget) as watch:
+                try:
+                    self.model.fit(
+                        self.split.train,
+                        validation=Blocks(self.split.validation),
+                        runtime=runtime.model_copy(update={"seed": self.spec.seed}),
+                    )
+                finally:
+                    cost["fit_cpu_s"] = watch.seconds
+                report = evaluate(self.model, self.split.test, self.settings, train=self.split.train, progress=progress)
+            cost["answer_cpu_ms"] = report.facts["answer_cpu_ms"]
+            cost["update_cpu_s"] = report.facts["update_cpu_s"]
+            cost["bytes"] = _bytes_of(self.model, out)
+        except OverBudgetError as error:
+            failure, report = f"{_OVER_BUDGET}: {error}; stopped after {watch.seconds:.1f}.", None
+        except Exception as error:  # a model of someone else's may raise anything
+            failure, report = f"{type(error).__name__}: {error}", None
+        cost["peak_rss_mb"] = peak_memory()
+        row = self._row(key, Cost(**cost), report, failure)
+        if report is not None:
+            report.save(stem.with_suffix(".npz"))
+        write_rows(stem.with_suffix(".json"), [row])
+        return row
+
+    def _row(self, key: str, cost: Cost, report: Report | None, failure: str | None) -> Row:
+        facts = dict(self.split.facts)
+        measured: dict[str, Any] = {}
+        if report is not None:
+            content = report.to_dict()
+            measured = {name: content[name] for name in ("metrics", "warm", "breakdown", "calibration")}
+            measured["questions"] = content["questions"] | {"skipped": report.facts["skipped"]}
+        return Row(
+            key=key,
+            data={"name": self.data, **facts},
+            protocol=self.protocol,
+            model=self.spec.model,
+            settings=self.model.config.model_dump(mode="json"),
+            seed=self.spec.seed,
+            reads_clock=type(self.model).reads_clock,
+            cost=cost,
+            failure=failure,
+            versions=_versions(),
+            commit=_commit(),
+            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            **measured,
+        )
+
+
+def _compile(model: Recommender[Any], split: Split) -> None:
+    """Let the model learn and answer a little, so that no compiling is counted as its cost."""
+    with suppress(Exception):  # if it fails here it fails again where that is reported
+        few = split.train.rows(0, min(_WARM_UP_USERS, len(split.train)))
+        again = type(model)(model.config).fit(few)
+        again.rank(next(iter(split.test())), k=1)
+
+
+def _with_differences(rows: list[Row], out: Path) -> list[Row]:
+    """Give each row its difference from the best, and the best its difference from the second."""
+    measured = [row for row in rows if row.failure is None]
+    if len(measured) < 2:
+        return rows
+    first = next(iter(measured[0].metrics))
+    ranking = sorted(measured, key=lambda row: -row.metrics[first]["mean"])
+    reports = {row.key: Report.load(out / f"{_stem(row.model, row.key)}.npz") for row in ranking}
+    found: dict[str, list[Difference]] = {}
+    for row in ranking:
+        other = ranking[1] if row is ranking[0] else ranking[0]
+        differences = reports[row.key].compare(reports[other.key])
+        found[row.key] = [Difference(other.title, name, e.mean, e.low, e.high) for name, e in differences.items()]
+    return [replace(row, differences=found.get(row.key, [])) for row in rows]
+
+
+def _bytes_of(model: Recommender[Any], out: Path) -> int:
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        model.save(Path(folder) / "model")
+        return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+
+
+def _stem(model: str, key: str) -> str:
+    return f"{model}-{key}"
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("nextsession", "numpy", "numba", "scipy")}
+    return {"python": platform.python_version(), **packages}
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that this file is part of, if it is part of one."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(here.parent), *arguments], capture_output=True, text=True, check=True, timeout=10
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    return git("describe", "--always", "--dirty") if git("ls-files", "--error-unmatch", here.name) else None

@@ -1,0 +1,80 @@
+"""Cost: CPU-seconds, peak memory, and a limit that interrupts.
+
+CPU time is that of this process, all its threads together: unlike the time on the wall it does not
+depend on what else the machine does.
+"""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from nextsession.errors import NextSessionError
+
+_PROC = Path("/proc/self")
+
+
+class OverBudgetError(NextSessionError, RuntimeError):
+    """Work took more CPU-seconds than it was given."""
+
+
+class Watch:
+    """CPU-seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.process_time()
+
+    @property
+    def seconds(self) -> float:
+        """CPU-seconds so far."""
+        return time.process_time() - self._start
+
+
+@contextmanager
+def within(budget: float | None) -> Iterator[Watch]:
+    """Give a watch, and raise `OverBudgetError` once the block has used `budget` CPU-seconds; None: no limit.
+
+    Python is interrupted between two of its instructions, so a long compiled loop is stopped when
+    it returns.  Outside the main thread, and where the system has no such timer, the budget is
+    checked at the end of the block only.
+    """
+    watch = Watch()
+    message = f"it used more than its budget of {budget} CPU-seconds"
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise OverBudgetError(message)
+
+    timed = budget is not None and sys.platform != "win32" and threading.current_thread() is threading.main_thread()
+    if timed and budget is not None:
+        before = signal.signal(signal.SIGPROF, stop)
+        signal.setitimer(signal.ITIMER_PROF, max(budget, 1e-3))
+    try:
+        yield watch
+    finally:
+        if timed:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, before)
+    if budget is not None and watch.seconds > budget:
+        raise OverBudgetError(message)
+
+
+def forget_peak() -> None:
+    """Let `peak_memory` count from now; where the system cannot, it goes on counting from the start."""
+    try:
+        (_PROC / "clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_memory() -> float | None:
+    """Return the most memory this process has held, in MB; None where the system does not say."""
+    try:
+        status = (_PROC / "status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    kilobytes = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")), None)
+    return None if kilobytes is None else int(kilobytes) / 1000

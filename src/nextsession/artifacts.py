@@ -31,7 +31,7 @@ def write_model(path: Path, manifest: Mapping[str, Any], arrays: Mapping[str, ND
     if path.exists() and not (path / "manifest.json").exists():
         raise ArtifactError(f"{path} exists and is not a saved model; choose another place or remove it.")
     with whole_directory(path) as scratch:
-        save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, scratch / "arrays.safetensors")
+        save_file({name: np.asarray(a, order="C") for name, a in arrays.items()}, scratch / "arrays.safetensors")
         items.save(scratch / "vocabulary.arrow")
         files = {name: sha256(scratch / name) for name in ("arrays.safetensors", "vocabulary.arrow")}
         text = json.dumps({"format": FORMAT, **manifest, "files": files}, indent=2, sort_keys=True)

@@ -22,14 +22,19 @@ def whole_directory(path: Path) -> Iterator[Path]:
             if file.is_file():
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
-        old = None
-        if path.exists():
+        scratch.chmod(0o755)
+        if not path.exists():
+            scratch.rename(path)
+        else:
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
             path.rename(old / "was")
-        scratch.chmod(0o755)
-        scratch.rename(path)
-        if old is not None:
-            shutil.rmtree(old)
+            try:
+                scratch.rename(path)
+            except BaseException:
+                (old / "was").rename(path)
+                raise
+            finally:
+                shutil.rmtree(old)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise

@@ -193,7 +193,8 @@ class Recommender(ABC, Generic[C]):
 
         Raises:
             NotFittedError: The model has not learnt anything yet.
-            DataError: `k` is below 1, or an instant lies before an event of its history.
+            DataError: `k` is below 1, `exclude` is none of the three, or an instant lies before an
+                event of its history.
         """
         self._check_fitted()
         if k < 1:
@@ -337,6 +338,8 @@ class Recommender(ABC, Generic[C]):
         self, histories: SessionLog, asked_at: NDArray[np.int64], exclude: Exclude
     ) -> Iterator[tuple[range, Scores, Limits]]:
         """Work through the questions in slices whose scores fit in memory."""
+        if exclude not in get_args(Exclude):
+            raise DataError(f"exclude must be one of {', '.join(get_args(Exclude))}; got {exclude!r}.")
         seen = self._seen(histories)
         step = max(1, min(4096, Runtime().block_bytes // (4 * max(1, len(self.vocabulary_)))))
         for start in range(0, len(seen), step):

@@ -87,6 +87,9 @@ class SessionLog:
         Without `times` events are one second apart and sessions of a user one hour apart.  Items
         that a given vocabulary does not know are left out.
 
+        Raises:
+            DataError: `times` are not nested as the items are, or not in order.
+
         >>> log = SessionLog.from_lists([[["a", "b"], ["a"]], [["c"]]])
         >>> log.items, log.session_offsets, log.user_offsets
         (array([0, 1, 0, 2], dtype=int32), array([0, 2, 3, 4]), array([0, 2, 3]))
@@ -97,6 +100,8 @@ class SessionLog:
             stamps = [3_600_000 * s + 1000 * e for _, s, session in rows for e in range(len(session))]
         else:
             stamps = [t for user in times for session in user for t in session]
+            if [[len(s) for s in user] for user in times] != [[len(s) for s in user] for user in users]:
+                raise DataError("times must be nested as the items are: one time an event.")
         own = Vocabulary.of(flat) if vocabulary is None else vocabulary
         codes = own.encode(flat)
         known = codes >= 0
@@ -175,8 +180,17 @@ class SessionLog:
     # -- parts ----------------------------------------------------------------------------------
 
     def take(self, users: ArrayLike) -> "SessionLog":
-        """Return these rows, in this order; a row may be named twice."""
-        rows = np.asarray(users, dtype=np.int64)
+        """Return these rows, in this order; a row may be named twice.
+
+        Raises:
+            DataError: A number is no row's, or a mask is given.
+        """
+        rows = np.asarray(users)
+        if rows.dtype == np.bool_:
+            raise DataError("take needs the numbers of rows, got a mask; use np.flatnonzero(mask).")
+        rows = rows.astype(np.int64)
+        if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
+            raise DataError(f"Rows must be in 0..{len(self) - 1}; got {rows.min()}..{rows.max()}.")
         sessions, user_offsets = _ranges(self.user_offsets, rows)
         events, session_offsets = _ranges(self.session_offsets, sessions)
         return self._at(events, session_offsets, user_offsets, self.users[rows])

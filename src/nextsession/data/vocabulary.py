@@ -149,7 +149,10 @@ def as_ids(ids: ArrayLike | Sequence[Id]) -> NDArray[Any]:
     Raises:
         DataError: Ids are mixed, floating or missing.
     """
-    array = ids if isinstance(ids, np.ndarray) else np.array(ids if isinstance(ids, list | tuple) else list(ids))  # type: ignore[arg-type]
+    if isinstance(ids, list | tuple) and all(isinstance(x, str) for x in ids):
+        array: NDArray[Any] = np.array(ids, dtype=object)  # numpy's own text drops trailing zero bytes
+    else:
+        array = ids if isinstance(ids, np.ndarray) else np.array(ids if isinstance(ids, list | tuple) else list(ids))  # type: ignore[arg-type]
     if array.dtype.kind in "iu" or array.size == 0:
         if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
             raise DataError(f"Integer ids must fit 64 signed bits, got {array.max()}; pass such ids as strings.")

@@ -40,7 +40,7 @@ class Vocabulary:
         Raises:
             DataError: An id occurs twice, or ids are neither all integers nor all strings.
         """
-        self.ids: NDArray[Any] = as_ids(ids).view()
+        self.ids: NDArray[Any] = as_ids(ids).copy()
         """The ids in the order of their codes: int64, or objects that are all `str`."""
         self.ids.flags.writeable = False
         if len(self.ids) > np.iinfo(np.int32).max:

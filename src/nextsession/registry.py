@@ -15,6 +15,9 @@ from nextsession.recommender import Recommender
 
 _PACKAGE = "nextsession.models"
 
+_APART = {"oracle": "nextsession.oracle"}
+"""Models that fit only one kind of log: found by name, but not among `names()`."""
+
 
 def names() -> list[str]:
     """Return the names of all models, sorted; nothing is imported."""
@@ -29,20 +32,20 @@ def model_class(name: str) -> type[Recommender[Any]]:
     Raises:
         UnknownNameError: There is none; the message suggests the nearest.
     """
-    if name not in names():
+    if name not in names() and name not in _APART:
         raise UnknownNameError(f"There is no model {name!r}.{suggestion(name, names())} Models: {', '.join(names())}.")
     for point in entry_points(group=_PACKAGE):
         if point.name == name:
             found = point.load()
             if isinstance(found, type) and issubclass(found, Recommender):
                 return found
-    module = importlib.import_module(f"{_PACKAGE}.{name}")
+    module = importlib.import_module(_APART.get(name, f"{_PACKAGE}.{name}"))
     for thing in vars(module).values():
         if not (isinstance(thing, type) and issubclass(thing, Recommender)):
             continue
         if thing.__module__ == module.__name__ and not thing.__name__.startswith("_"):
             return thing
-    raise UnknownNameError(f"{_PACKAGE}.{name} defines no Recommender.")
+    raise UnknownNameError(f"{module.__name__} defines no Recommender.")
 
 
 def create(name: str, /, **settings: Any) -> Recommender[Any]:

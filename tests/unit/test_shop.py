@@ -14,6 +14,7 @@ from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ConfigError, DataError
 from nextsession.models.popular import Popular
 from nextsession.oracle import Oracle
+from nextsession.registry import load, names
 
 DAY = 86_400_000
 TINY = ShopSettings(users=40, items=7, categories=3, styles=2, places=3, span=6 * DAY, lifetime=4 * DAY, seed=5)
@@ -215,7 +216,9 @@ def test_the_oracle_finds_visitors_whose_sessions_were_made_anonymous(tmp_path):
     unnamed = oracle.recommend(histories, 10, asked_at=cases.asked_at[some])
     assert np.array_equal(named.items, unnamed.items)
     oracle.save(tmp_path / "oracle")
-    assert (tmp_path / "oracle" / "manifest.json").exists()
+    again = load(tmp_path / "oracle").recommend(histories, 10, asked_at=cases.asked_at[some])
+    assert np.array_equal(again.items, named.items)
+    assert "oracle" not in names()
 
 
 def test_the_oracle_refuses_what_it_cannot_know():

@@ -46,7 +46,7 @@ class ShopSettings(Settings):
 
     seed: int = Field(default=0, ge=0)
     """Every random choice is drawn from this."""
-    users: int = Field(default=2000, ge=1)
+    users: int = Field(default=5000, ge=1)
     """Visitors over the whole span."""
     items: int = Field(default=4000, ge=1)
     """Items over the whole span; about `lifetime / (span + lifetime)` of them are on the shelves at a time."""
@@ -93,7 +93,7 @@ class ShopSettings(Settings):
     def sized(cls, events: int, *, seed: int = 0) -> "ShopSettings":
         """Return the default world with as many users and items as make about so many events."""
         users = max(1, round(events / EVENTS_PER_USER))
-        return cls(seed=seed, users=users, items=max(50, min(200_000, round(2.0 * events**0.5))))
+        return cls(seed=seed, users=users, items=max(50, min(200_000, round(3.5 * events**0.5))))
 
 
 EVENTS_PER_USER = 235

@@ -114,9 +114,7 @@ class SplitSettings(Settings):
 
     @model_validator(mode="after")
     def _all_read(self) -> Self:
-        useless = sorted(
-            self.model_fields_set - _READ[self.protocol] - {"protocol", "longest_history", "users", "seed"}
-        )
+        useless = sorted(self.model_fields_set - _READ[self.protocol] - _ALWAYS_READ)
         if useless:
             raise ValueError(f"the protocol {self.protocol!r} does not read {', '.join(useless)}; leave it out")
         if self.step == 0:
@@ -125,8 +123,17 @@ class SplitSettings(Settings):
             raise ValueError("history='session' is for the next item: at the start of a session there is nothing in it")
         return self
 
+    def in_force(self) -> dict[str, Any]:
+        """Return what the protocol reads, defaults included, as JSON; `read` gives the same settings back.
+
+        >>> sorted(SplitSettings(protocol="prefixes").in_force())
+        ['longest_history', 'protocol', 'seed', 'users', 'validation_share']
+        """
+        return self.model_dump(mode="json", include=set(_READ[self.protocol] | _ALWAYS_READ))
+
 
 _INSTANTS = frozenset({"test", "validation", "until"})
+_ALWAYS_READ = frozenset({"protocol", "longest_history", "users", "seed"})
 _READ: dict[Protocol, frozenset[str]] = {
     "temporal": _INSTANTS | {"task", "history"},
     "rolling": _INSTANTS | {"task", "history", "step"},

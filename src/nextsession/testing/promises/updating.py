@@ -41,7 +41,7 @@ def check_update_knows_all(subject: Subject) -> None:
     model.update(later)
     expect(np.array_equal(model.vocabulary_.ids[: len(old)], old), "old codes changed.")
     expect(set(later.vocabulary.ids) <= set(model.vocabulary_.ids), "an item of the later log is not known.")
-    scores = matrix(model, later)
+    scores = matrix(model, SessionLog.from_lists([[["newer", "new"]], [["item 01"]]]))
     expect(scores.shape[1] == len(old) + 2, f"there are {len(old) + 2} items, {scores.shape[1]} are scored.")
     expect(np.all(scores < np.inf), "a score is not a number below infinity.")  # NaN is not below
     new = int(model.vocabulary_.encode(["new"])[0])

@@ -185,7 +185,7 @@ class Recommender(ABC, Generic[C]):
             k: Length of each list; lists are shorter when fewer items can be scored.
             asked_at: The instant of each question in ms, `(B,)` or one for all; by default just
                 after the last event of the history.
-            exclude: Leave out items of the last session, or of the whole history.
+            exclude: Leave out the wanted items of the last session, or of the whole history.
             candidates: Ids to choose among; all items the model knows by default.
 
         Returns:
@@ -340,13 +340,13 @@ class Recommender(ABC, Generic[C]):
         """Work through the questions in slices whose scores fit in memory."""
         if exclude not in get_args(Exclude):
             raise DataError(f"exclude must be one of {', '.join(get_args(Exclude))}; got {exclude!r}.")
-        seen = self._seen(histories)
+        seen, limits = self._seen(histories), _limits(histories, exclude, self.vocabulary_)
         step = max(1, min(4096, Runtime().block_bytes // (4 * max(1, len(self.vocabulary_)))))
         for start in range(0, len(seen), step):
             stop = min(start + step, len(seen))
             part = seen if (start, stop) == (0, len(seen)) else seen.rows(start, stop)
             scores = self._checked(self._score(part, asked_at[start:stop]), stop - start)
-            yield range(start, stop), scores, _limits(part, exclude)
+            yield range(start, stop), scores, limits.rows(start, stop)
 
     def _checked(self, scores: Scores, n_questions: int) -> Scores:
         if len(scores) != n_questions or scores.n_items != len(self.vocabulary_):
@@ -357,18 +357,16 @@ class Recommender(ABC, Generic[C]):
         return scores
 
 
-def _limits(histories: SessionLog, exclude: Exclude) -> Limits:
-    if exclude == "nothing":
+def _limits(histories: SessionLog, exclude: Exclude, vocabulary: Vocabulary) -> Limits:
+    """Bar the wanted items of the histories as they were given: what a model cannot read still ends a session."""
+    if exclude == "nothing" or histories.n_events == 0:
         return Limits.none(len(histories))
-    if exclude == "history":
-        return Limits(histories.event_offsets, histories.items)
-    some = np.diff(histories.user_offsets) > 0
-    last = histories.user_offsets[1:][some] - 1
-    chosen = np.zeros(histories.n_sessions, np.bool_)
-    chosen[last] = True
-    lengths = np.zeros(len(histories), np.int64)
-    lengths[some] = np.diff(histories.session_offsets)[last]
-    return Limits(offsets_of(lengths), histories.items[chosen[histories.session_of_event]])
+    codes = vocabulary.encode(histories.vocabulary.ids)[histories.items]
+    rows = histories.user_of_session[histories.session_of_event]
+    chosen = (codes >= 0) & (histories.labels == 1)
+    if exclude == "session":
+        chosen &= histories.session_of_event == histories.user_offsets[1:][rows] - 1
+    return Limits(offsets_of(np.bincount(rows[chosen], minlength=len(histories))), codes[chosen])
 
 
 def _among(targets: Targets, limits: Limits, n_items: int) -> NDArray[np.bool_]:

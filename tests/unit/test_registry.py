@@ -1,0 +1,56 @@
+"""Models are found by name: a file, or another package's entry point."""
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from nextsession import create, registry
+from nextsession.errors import ConfigError, UnknownNameError
+from nextsession.models.popular import Popular
+
+
+def test_names_are_the_files():
+    names = registry.names()
+    assert "popular" in names
+    assert names == sorted(names)
+    assert not any(name.startswith("_") for name in names)
+
+
+def test_naming_models_imports_none():
+    code = (
+        "import sys; from nextsession import registry; registry.names()\n"
+        "print([m for m in sys.modules if m.startswith(('nextsession.models.', 'matplotlib', 'jinja2', 'typer'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_model_is_made_with_its_settings():
+    assert registry.model_class("popular") is Popular
+    assert create("popular", count="sessions").config.count == "sessions"
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(UnknownNameError, match=r"There is no model 'populer'\. Did you mean 'popular'\? Models: "):
+        create("populer")
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"popular: coutn: there is no such setting .* Did you mean 'count'\?"):
+        create("popular", coutn="events")
+
+
+def test_other_packages_register_models(monkeypatch):
+    point = EntryPoint("favourite", "nextsession.models.popular:Popular", "nextsession.models")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "nextsession.models" else [])
+    assert "favourite" in registry.names()
+    assert registry.model_class("favourite") is Popular
+
+
+def test_a_file_without_a_model_is_refused(monkeypatch):
+    monkeypatch.setattr(registry, "names", lambda: ["errors"])
+    monkeypatch.setattr(registry.importlib, "import_module", lambda name: sys.modules["nextsession.errors"])
+    with pytest.raises(UnknownNameError, match="errors defines no Recommender"):
+        registry.model_class("errors")

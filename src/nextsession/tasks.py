@@ -37,7 +37,7 @@ class Plan:
     asked_from: NDArray[np.int64]  # (Q,) events
     asked_to: NDArray[np.int64]  # (Q,)
     asked_at: NDArray[np.int64]  # (Q,) ms
-    groups: NDArray[np.int64]  # (Q,) questions that are not independent of each other share a number
+    groups: NDArray[np.int64]  # (Q,) the row of the log whose user asks
     positions: NDArray[np.int64]  # (Q,) events of the asked session that came before the answer
 
     def __len__(self) -> int:
@@ -62,7 +62,8 @@ class Plan:
         """Build questions `start..stop`."""
         log = self.log
         histories = log.gather(
-            *_histories(self.order, self.seen_from[start:stop], self.seen_to[start:stop], log.session_of_event)
+            *_histories(self.order, self.seen_from[start:stop], self.seen_to[start:stop], log.session_of_event),
+            users=log.users[self.groups[start:stop]],
         )
         targets, target_offsets, ignored, ignored_offsets = _answers(
             log.items, log.labels, self.asked_from[start:stop], self.asked_to[start:stop]
@@ -148,6 +149,18 @@ def session_questions(log: SessionLog, order: NDArray[np.int64], sessions: NDArr
         groups=users,
         positions=np.zeros(len(sessions), np.int64),
     )
+
+
+def excerpt(log: SessionLog, events: NDArray[np.int64]) -> SessionLog:
+    """Return these events, given in time order, as a log of their users; sessions go by their first event chosen."""
+    users = log.user_of_session[log.session_of_event[events]]
+    order = np.argsort(users, kind="stable")
+    chosen = events[order]
+    rows, begins = np.unique(users[order], return_index=True)
+    found, session_offsets, user_offsets = _histories(
+        chosen, begins, np.append(begins[1:], len(chosen)), log.session_of_event
+    )
+    return replace(log.gather(found, session_offsets, user_offsets), users=log.users[rows])
 
 
 def wanted_events(log: SessionLog) -> NDArray[np.int64]:

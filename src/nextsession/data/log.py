@@ -227,10 +227,15 @@ class SessionLog:
         return self.events(self.times < instant, keep_users=keep_users)
 
     def gather(
-        self, events: NDArray[np.int64], session_offsets: NDArray[np.int64], user_offsets: NDArray[np.int64]
+        self,
+        events: NDArray[np.int64],
+        session_offsets: NDArray[np.int64],
+        user_offsets: NDArray[np.int64],
+        users: NDArray[Any] | None = None,
     ) -> "SessionLog":
         """Return rows made of chosen events, cut as the offsets say; the caller answers for their order."""
-        return self._at(events, session_offsets, user_offsets, np.arange(len(user_offsets) - 1))
+        ids = np.arange(len(user_offsets) - 1) if users is None else users
+        return self._at(events, session_offsets, user_offsets, ids)
 
     def positives(self) -> "SessionLog":
         """Return the events that were wanted; every row stays, even if nothing is left of it."""

@@ -33,6 +33,7 @@ from nextsession.data.log import SessionLog
 from nextsession.errors import ConfigError, DataError
 from nextsession.tasks import (
     Plan,
+    excerpt,
     item_questions,
     next_item,
     next_session,
@@ -287,14 +288,16 @@ class Replay:
 
     def __call__(self) -> Iterator[Cases]:
         """Give the questions step by step."""
-        later = self.plan.log.events(self.plan.log.times >= self.told_to)
+        log = self.plan.log
+        by_time = np.argsort(log.times, kind="stable")
+        times = log.times[by_time]
         steps = (self.plan.asked_at - self.since) // self.step
         begins = np.flatnonzero(np.diff(steps, prepend=-1))
         told = self.told_to
         for start, stop in zip(begins.tolist(), [*begins[1:].tolist(), len(steps)], strict=True):
             now = self.since + int(steps[start]) * self.step
-            news = later.events((later.times >= told) & (later.times < now))
-            yield from self.plan.blocks(start, stop, news)
+            a, z = np.searchsorted(times, (told, now))
+            yield from self.plan.blocks(start, stop, excerpt(log, by_time[a:z]))
             told = now
 
 

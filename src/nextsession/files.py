@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,9 +15,15 @@ from nextsession.errors import ArtifactError
 
 @contextmanager
 def whole_directory(path: Path) -> Iterator[Path]:
-    """Give a scratch directory that takes the place of `path` when the block ends well, and vanishes otherwise."""
+    """Give a scratch directory that takes the place of `path` when the block ends well, and vanishes otherwise.
+
+    A process that is killed leaves its scratch directory behind, hidden; the next that writes to
+    `path` removes it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    claim = _claim(scratch)
     try:
         yield scratch
         for file in scratch.rglob("*"):
@@ -38,6 +46,39 @@ def whole_directory(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
+    finally:
+        if claim is not None:
+            os.close(claim)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left beside `path`; put back what one of them had set aside."""
+    left = re.compile(rf"\.{re.escape(path.name)}\.(old\.)?[a-z0-9_]{{8}}")
+    for stale in path.parent.iterdir():
+        if not left.fullmatch(stale.name) or not stale.is_dir():
+            continue
+        claim = _claim(stale)
+        if claim is None:  # somebody is still writing there
+            continue
+        os.close(claim)
+        if (stale / "was").exists() and not path.exists():
+            (stale / "was").rename(path)
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+def _claim(folder: Path) -> int | None:
+    """Lock a directory until the process ends or the descriptor is closed; none where that cannot be."""
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 @contextmanager

@@ -31,33 +31,36 @@ class RecentSettings(Settings):
         if given.get("window") is not None and given.get("half_life") is not None:
             raise ValueError("give a window or a half_life, not both")
         if given.get("window") is None and given.get("half_life") is None:
-            return {**given, "half_life": "1h"}
+            return {**given, "half_life": "20m"}
         return values
 
 
 class Recent(Recommender[RecentSettings]):
-    """Ranks items by their events strictly before the instant of the question, late ones above all.
+    """Ranks items by their events strictly before the instant `t` of the question, late ones above all.
 
-    With a `window` the score of an item is the number of its events in `[t - window, t)`, plus a
-    number below 1 that rises with all its events before `t`: it breaks ties, and ranks alone when
-    the window is empty.  With a `half_life` the score is the logarithm (base 2) of the decayed count
-    `sum 2^((time - t) / half_life)`, so that ages of any length stay apart.  An item without any
-    event before `t` is not listed, whatever the log holds later.
+    With a `half_life` the score is the logarithm (base 2) of the decayed count
+    `sum 2^((time - t) / half_life)` over all events before `t`; as a logarithm it keeps ages of any
+    length apart.  With a `window` the score is the number of events in `[t - window, t)`, plus a
+    number below 1 that rises with the count decayed by the window as its half-life: it breaks ties,
+    and ranks alone those items that the window does not hold.
 
-    The state of all counts is kept every `V` events or so, as a photograph; a question starts from
-    the last one before it, so it costs a few passes over the items however long the log is.
+    An item without any event before `t` is not listed, whatever the log holds later: questions may
+    lie in the midst of the log.  The state of all counts is kept every `V` events or so, as a
+    photograph, and a question starts from the last one before it; so it costs a few passes over the
+    items, however long the log is.
     """
 
     name = "recent"
     reference = (
-        "Ludewig and Jannach, Evaluation of session-based recommendation algorithms, UMUAI 2018 (recent popularity)"
+        "Ji et al., A re-visit of the popularity baseline in recommender systems, SIGIR 2020 (RecentPop, DecayPop)"
     )
     ordered: ClassVar[bool] = False
     reads_clock: ClassVar[bool] = True
 
     times_: NDArray[np.int64]  # (N,) ms, rising
     items_: NDArray[np.int32]  # (N,)
-    photographs_: NDArray[np.float64]  # (P, V) the state before every so many events
+    decayed_: NDArray[np.float64]  # (P, V) logarithms of decayed counts before every so many events
+    counts_: NDArray[np.int32]  # (P, V) counts there; (0, V) without a window
 
     def _fit(self, log: SessionLog, runtime: Runtime) -> None:
         self._keep(log, log.times, log.items)
@@ -66,14 +69,19 @@ class Recent(Recommender[RecentSettings]):
         self._keep(log, np.concatenate([self.times_, log.times]), np.concatenate([self.items_, log.items]))
 
     def _score(self, histories: SessionLog, asked_at: NDArray[np.int64]) -> DenseScores:
+        order, spacing, window = np.argsort(asked_at), _spacing(histories.n_items), self.config.window
         stops = np.searchsorted(self.times_, asked_at)
-        window = self.config.window
-        starts = stops if window is None else np.searchsorted(self.times_, asked_at - window)
-        scores = _scores(
-            np.argsort(asked_at), asked_at, starts, stops,
-            self.times_, self.items_, float(self.config.half_life or 0), self.photographs_, _spacing(histories.n_items),
-        )  # fmt: skip
-        return DenseScores(scores)
+        logarithms = _decayed_counts(
+            order, asked_at, stops, self.times_, self.items_, self._half_life, self.decayed_, spacing
+        )
+        if window is not None:
+            starts = np.searchsorted(self.times_, asked_at - window)
+            _add_window(logarithms, order, starts, stops, self.items_, self.counts_, spacing)
+        return DenseScores(logarithms)
+
+    @property
+    def _half_life(self) -> float:
+        return float(self.config.half_life or self.config.window or 0)
 
     def _keep(self, log: SessionLog, times: NDArray[np.int64], items: NDArray[np.int32]) -> None:
         if not log.timed:
@@ -83,8 +91,11 @@ class Recent(Recommender[RecentSettings]):
             )
         order = np.lexsort((items, times))
         self.times_, self.items_ = times[order], items[order]
-        half_life = float(self.config.half_life or 0)
-        self.photographs_ = _photographs(self.times_, self.items_, half_life, log.n_items, _spacing(log.n_items))
+        spacing, shape = _spacing(log.n_items), (len(times) // _spacing(log.n_items) + 1, log.n_items)
+        self.decayed_ = np.empty(shape, np.float64)
+        _photograph_decayed(self.decayed_, self.times_, self.items_, self._half_life, spacing)
+        self.counts_ = np.empty(shape if self.config.window is not None else (0, log.n_items), np.int32)
+        _photograph_counts(self.counts_, self.items_, spacing)
 
     @classmethod
     def examples(cls) -> list[dict[str, Any]]:
@@ -93,66 +104,53 @@ class Recent(Recommender[RecentSettings]):
 
 
 def _spacing(n_items: int) -> int:
-    """Return the events between two photographs: all of them together take no more room than the events."""
+    """Return the events between two photographs: all of them together take about as much room as the events."""
     return max(_CLOSEST, n_items)
 
 
 @compiled
-def _add(
-    state: NDArray[np.float64],
-    start: int,
-    stop: int,
-    times: NDArray[np.int64],
-    items: NDArray[np.int32],
-    half_life: float,
+def _add_decayed(
+    state: NDArray[np.float64], times: NDArray[np.int64], items: NDArray[np.int32], half_life: float
 ) -> None:
-    """Add events to counts or, with a half-life, to the logarithms of sums of `2^(time / half_life)`."""
-    for e in range(start, stop):
-        i = items[e]
-        if half_life > 0:
-            new = times[e] / half_life
-            high, low = max(state[i], new), min(state[i], new)
-            state[i] = high + np.log2(1.0 + np.exp2(low - high))
-        else:
-            state[i] += 1
+    """Add events to the logarithms of sums of `2^(time / half_life)`."""
+    for e in range(len(items)):
+        new, old = times[e] / half_life, state[items[e]]
+        state[items[e]] = max(old, new) + np.log2(1.0 + np.exp2(min(old, new) - max(old, new)))
 
 
 @compiled
-def _photographs(
-    times: NDArray[np.int64], items: NDArray[np.int32], half_life: float, n_items: int, spacing: int
-) -> NDArray[np.float64]:
-    photographs = np.empty((len(times) // spacing + 1, n_items), np.float64)
-    state = np.full(n_items, -np.inf if half_life > 0 else 0.0)
-    for p in range(len(photographs)):
-        photographs[p] = state
-        _add(state, p * spacing, min((p + 1) * spacing, len(times)), times, items, half_life)
-    return photographs
+def _add_counts(state: NDArray[np.int32], items: NDArray[np.int32]) -> None:
+    for e in range(len(items)):
+        state[items[e]] += 1
 
 
 @compiled
-def _move(
-    state: NDArray[np.float64],
-    at: int,
-    to: int,
+def _photograph_decayed(
+    photographs: NDArray[np.float64],
     times: NDArray[np.int64],
     items: NDArray[np.int32],
     half_life: float,
-    photographs: NDArray[np.float64],
     spacing: int,
 ) -> None:
-    """Take the state from before event `at` to before event `to`, over the last photograph if that is nearer."""
-    p = to // spacing
-    if to < at or p * spacing > at:
-        state[:] = photographs[p]
-        at = p * spacing
-    _add(state, at, to, times, items, half_life)
+    state = np.full(photographs.shape[1], -np.inf)
+    for p in range(len(photographs)):
+        photographs[p] = state
+        events = slice(p * spacing, (p + 1) * spacing)
+        _add_decayed(state, times[events], items[events], half_life)
 
 
 @compiled
-def _scores(
+def _photograph_counts(photographs: NDArray[np.int32], items: NDArray[np.int32], spacing: int) -> None:
+    state = np.zeros(photographs.shape[1], np.int32)
+    for p in range(len(photographs)):
+        photographs[p] = state
+        _add_counts(state, items[p * spacing : (p + 1) * spacing])
+
+
+@compiled
+def _decayed_counts(
     order: NDArray[np.int64],
     asked_at: NDArray[np.int64],
-    starts: NDArray[np.int64],
     stops: NDArray[np.int64],
     times: NDArray[np.int64],
     items: NDArray[np.int32],
@@ -160,22 +158,46 @@ def _scores(
     photographs: NDArray[np.float64],
     spacing: int,
 ) -> NDArray[np.float32]:
-    n_items = photographs.shape[1]
-    scores = np.full((len(order), n_items), np.float32(-np.inf), np.float32)
+    """Return the logarithm of every item's decayed count for every question; -inf for one without an event."""
+    scores = np.empty((len(order), photographs.shape[1]), np.float32)
+    state, at = photographs[0].copy(), 0
+    for b in order:  # by instant, so that the state mostly moves on by a few events
+        p = stops[b] // spacing
+        if p * spacing > at:
+            state[:], at = photographs[p], p * spacing
+        _add_decayed(state, times[at : stops[b]], items[at : stops[b]], half_life)
+        at = stops[b]
+        now = asked_at[b] / half_life
+        for i in range(len(state)):
+            scores[b, i] = state[i] - now
+    return scores
+
+
+@compiled
+def _add_window(
+    scores: NDArray[np.float32],
+    order: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    stops: NDArray[np.int64],
+    items: NDArray[np.int32],
+    photographs: NDArray[np.int32],
+    spacing: int,
+) -> None:
+    """Replace logarithms of decayed counts by counts in a window plus, between 0 and 1, the order of the logarithms."""
     before, now = photographs[0].copy(), photographs[0].copy()
     at_before, at_now = 0, 0
     for b in order:
-        _move(now, at_now, stops[b], times, items, half_life, photographs, spacing)
-        at_now = stops[b]
-        if half_life > 0:
-            clock = asked_at[b] / half_life
-            for i in range(n_items):
-                scores[b, i] = now[i] - clock
-            continue
-        _move(before, at_before, starts[b], times, items, half_life, photographs, spacing)
+        p = starts[b] // spacing
+        if p * spacing > at_before:
+            before[:], at_before = photographs[p], p * spacing
+        _add_counts(before, items[at_before : starts[b]])
         at_before = starts[b]
-        most = now.max() + 1.0
-        for i in range(n_items):
+        p = stops[b] // spacing
+        if p * spacing > at_now:
+            now[:], at_now = photographs[p], p * spacing
+        _add_counts(now, items[at_now : stops[b]])
+        at_now = stops[b]
+        for i in range(len(now)):
             if now[i] > 0:
-                scores[b, i] = now[i] - before[i] + now[i] / most
-    return scores
+                x = scores[b, i]
+                scores[b, i] = now[i] - before[i] + (0.5 / (1.0 - x) if x < 0 else 1.0 - 0.5 / (1.0 + x))

@@ -199,13 +199,13 @@ def _zip(path: Path, names: list[str]) -> Path:
 
 
 def test_a_single_top_folder_is_left_out(tmp_path):
-    unpack(_zip(tmp_path / "a.zip", ["ml-1m/ratings.dat", "ml-1m/x/movies.dat"]), tmp_path / "out")
+    unpack([_zip(tmp_path / "a.zip", ["ml-1m/ratings.dat", "ml-1m/x/movies.dat"])], tmp_path / "out")
     assert (tmp_path / "out/ratings.dat").read_text() == "ml-1m/ratings.dat"
     assert (tmp_path / "out/x/movies.dat").is_file()
 
 
 def test_several_entries_stay_where_they_are(tmp_path):
-    unpack(_zip(tmp_path / "a.zip", ["a/x.csv", "b.csv"]), tmp_path / "out")
+    unpack([_zip(tmp_path / "a.zip", ["a/x.csv", "b.csv"])], tmp_path / "out")
     assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.csv")) == [
         "a/x.csv",
         "b.csv",
@@ -217,10 +217,10 @@ def test_tars_and_plain_files_are_unpacked_too(tmp_path):
         info = tarfile.TarInfo("top/log.csv")
         info.size = 3
         tape.addfile(info, io.BytesIO(b"abc"))
-    unpack(tmp_path / "a.tar.gz", tmp_path / "tar")
+    unpack([tmp_path / "a.tar.gz"], tmp_path / "tar")
     assert (tmp_path / "tar/log.csv").read_bytes() == b"abc"
     (tmp_path / "b.csv.gz").write_bytes(gzip.compress(b"abc"))
-    unpack(tmp_path / "b.csv.gz", tmp_path / "plain")
+    unpack([tmp_path / "b.csv.gz"], tmp_path / "plain")
     assert gzip.decompress((tmp_path / "plain/b.csv.gz").read_bytes()) == b"abc"
 
 
@@ -228,7 +228,7 @@ def test_a_damaged_archive_leaves_nothing_behind(tmp_path):
     whole = _zip(tmp_path / "a.zip", ["x" * 50]).read_bytes()
     (tmp_path / "a.zip").write_bytes(whole[:60])
     with pytest.raises(DataError, match="is damaged"):
-        unpack(tmp_path / "a.zip", tmp_path / "out")
+        unpack([tmp_path / "a.zip"], tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
 
 
@@ -238,7 +238,7 @@ def test_a_tar_that_would_write_outside_is_refused(tmp_path):
         info.size = 3
         tape.addfile(info, io.BytesIO(b"abc"))
     with pytest.raises(DataError, match="cannot be unpacked"):
-        unpack(tmp_path / "a.tar", tmp_path / "x" / "out")
+        unpack([tmp_path / "a.tar"], tmp_path / "x" / "out")
     assert not list(tmp_path.rglob("evil"))
 
 

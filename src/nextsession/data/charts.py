@@ -48,7 +48,7 @@ def draw(description: "Description", path: Path) -> Path:
         else:
             _lengths(axes[2], description.user_events, "Events of a user")
             _shares(axes[4], description)
-            _lengths(axes[5], description.item_events, "Events of an item")
+            _lengths(axes[5], description.item_events, "Items, by events")
         d = description
         figure.suptitle(
             f"{d.events:,} events · {d.sessions:,} sessions · {d.users:,} users · {d.items_seen:,} items",

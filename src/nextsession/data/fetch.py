@@ -2,7 +2,7 @@
 
 ```
 download(address, folder)   name.part, name.part.tag  ──► name      (checked, then renamed)
-unpack(archive, folder)     zip, tar, gz              ──► folder/   (written aside, then renamed)
+unpack(archives, folder)    zip, tar, gz              ──► folder/   (written aside, then renamed)
 ```
 
 A download that was cut, here or in an earlier run, goes on where it stopped as long as the server
@@ -20,6 +20,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -121,37 +122,42 @@ def download(
     return target
 
 
-def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack a zip, tar (also compressed) or any other file into `folder`, which appears whole or not at all.
+def unpack(archives: Sequence[Path], folder: Path) -> Path:
+    """Unpack zips, tars (also compressed) and any other files into `folder`, which appears whole or not at all.
 
-    A single folder at the top of the archive is left out: its content becomes that of `folder`.
+    A single folder at the top of an archive is left out: its content becomes that of `folder`.
     What is no archive (also `.csv.gz`, which is read as it is) is copied.
 
     Raises:
-        DataError: The archive is damaged, or would write outside of `folder`.
+        DataError: An archive is damaged, or would write outside of `folder`.
     """
     with whole_directory(folder) as scratch:
         inside = scratch / ".archive"
-        inside.mkdir()
-        try:
-            if zipfile.is_zipfile(archive):
-                with zipfile.ZipFile(archive) as pack:
-                    pack.extractall(inside)
-            elif tarfile.is_tarfile(archive):
-                with tarfile.open(archive) as tape:
-                    tape.extractall(inside, filter="data")
-            elif re.search(r"\.(zip|tar|tgz|tar\.gz)$", archive.name):
-                raise DataError(f"{archive} is damaged: it is no archive.")
-            else:
-                shutil.copy2(archive, inside)
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
-            raise DataError(f"{archive} cannot be unpacked: {error}.") from error
-        entries = list(inside.iterdir())
-        top = entries[0] if len(entries) == 1 and entries[0].is_dir() else inside
-        for entry in list(top.iterdir()):
-            entry.rename(scratch / entry.name)
-        shutil.rmtree(inside)
+        for archive in archives:
+            inside.mkdir()
+            try:
+                _extract(archive, inside)
+            except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+                raise DataError(f"{archive} cannot be unpacked: {error}.") from error
+            entries = list(inside.iterdir())
+            top = entries[0] if len(entries) == 1 and entries[0].is_dir() else inside
+            for entry in list(top.iterdir()):
+                entry.rename(scratch / entry.name)
+            shutil.rmtree(inside)
     return folder
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as pack:
+            pack.extractall(folder)
+    elif tarfile.is_tarfile(archive):
+        with tarfile.open(archive) as tape:
+            tape.extractall(folder, filter="data")
+    elif re.search(r"\.(zip|tar|tgz|tar\.gz)$", archive.name):
+        raise DataError(f"{archive} is damaged: it is no archive.")
+    else:
+        shutil.copy2(archive, folder)
 
 
 def _continue(address: Address, part: Path, progress: Progress) -> bool:

@@ -288,3 +288,10 @@ def test_logs_without_question_events_or_times_are_refused():
         split(one, SplitSettings(), prefixes())
     with pytest.raises(ConfigError, match="puts its questions as they are"):
         split(one, SplitSettings(protocol="prefixes", users=3), prefixes())
+
+
+def test_an_event_at_the_instant_is_asked_and_not_learnt_from():
+    log = SessionLog.from_lists([[["a", "b"]], [["a", "c"]]])  # events at 0 and 1000 ms
+    found = split(log, SplitSettings(test="1970-01-01T00:00:01Z"))
+    assert [q[3] for q in read(found.test)] == [("b",), ("c",)]
+    assert found.train.times.tolist() == [0, 0]

@@ -73,7 +73,7 @@ def read_events(
     if hasattr(source, "__arrow_c_stream__"):
         yield from _frame(source, form)
         return
-    files = _files([source] if isinstance(source, str | Path) else list(source))
+    files = expand([source] if isinstance(source, str | Path) else list(source))
     sizes = [0 if str(file) == "-" else file.stat().st_size for file in files]
     done, total = 0, sum(sizes) or None
     for file, size in zip(files, sizes, strict=True):
@@ -84,7 +84,12 @@ def read_events(
         progress("read", done, total)
 
 
-def _files(sources: Sequence[str | Path]) -> list[Path]:
+def expand(sources: Sequence[str | Path]) -> list[Path]:
+    """Return the files that names, globs and `-` stand for, in the order in which they are read.
+
+    Raises:
+        DataError: A file is missing or named twice, or a glob matches nothing.
+    """
     if not sources:
         raise DataError("There must be a file to read, the list given is empty.")
     found: list[Path] = []

@@ -67,6 +67,14 @@ class SessionLog:
             raise DataError(f"There must be one user id a row ({len(self.user_offsets) - 1}), got {len(self.users)}.")
         if n and (self.items.min() < 0 or self.items.max() >= len(self.vocabulary)):
             raise DataError(f"Item codes must be in 0..{len(self.vocabulary) - 1}.")
+        if n and self.labels.strides != (0,) and (self.labels.min() < 0 or self.labels.max() > 1):
+            raise DataError("Labels must be 1 (wanted) or 0 (ignored).")
+        if (
+            n
+            and self.actions is not None
+            and not 0 <= self.actions.min() <= self.actions.max() < len(self.action_names)
+        ):
+            raise DataError(f"Actions must be places in action_names, 0..{len(self.action_names) - 1}.")
         if np.any(self.session_offsets[1:] == self.session_offsets[:-1]):
             raise DataError("A session must have at least one event.")
         if n and not _in_order(self.times, self.session_offsets, self.user_offsets):
@@ -255,13 +263,13 @@ class SessionLog:
             return self
         if vocabulary == self.vocabulary:
             return replace(self, vocabulary=vocabulary)
-        codes = vocabulary.encode(self.vocabulary.ids)[self.items] if self.n_events else self.items
-        known = codes >= 0
+        codes = vocabulary.encode(self.vocabulary.ids)
+        known = codes[self.items] >= 0
         part = self if known.all() else self._where(known)
         table = None
         if self.item_table is not None:
             table = self.item_table.take(self.vocabulary.encode(vocabulary.ids))
-        return replace(part, items=codes[known], vocabulary=vocabulary, item_table=table)
+        return replace(part, items=codes[part.items], vocabulary=vocabulary, item_table=table)
 
     def compact(self) -> "SessionLog":
         """Return the log with a vocabulary of only the items that occur, in the same order."""
@@ -299,8 +307,14 @@ class SessionLog:
 
     def _where(self, mask: NDArray[np.bool_]) -> "SessionLog":
         left = np.add.reduceat(mask, self.session_offsets[:-1], dtype=np.int64) if self.n_sessions else np.zeros(0, int)
-        counts = np.bincount(self.user_of_session[left > 0], minlength=len(self))
-        return self._at(np.flatnonzero(mask), offsets_of(left[left > 0]), offsets_of(counts), self.users)
+        sessions = np.flatnonzero(left)
+        users = self.user_of_session[sessions]
+        events, offsets = np.flatnonzero(mask), offsets_of(left[sessions])
+        order = session_order(self.times[events[offsets[:-1]]], users)
+        if order is not None:
+            places, offsets = _ranges(offsets, order)
+            events = events[places]
+        return self._at(events, offsets, offsets_of(np.bincount(users, minlength=len(self))), self.users)
 
 
 def offsets_of(counts: ArrayLike) -> NDArray[np.int64]:
@@ -313,6 +327,19 @@ def offsets_of(counts: ArrayLike) -> NDArray[np.int64]:
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
+
+
+def session_order(starts: NDArray[np.int64], users: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Return the order that puts each user's sessions by start, ties as they are; none if they stand so already.
+
+    Sessions given by id may overlap: when one loses its first events, another may come to begin before it.
+
+    >>> session_order(np.array([5, 3, 4]), np.array([0, 0, 1]))
+    array([1, 0, 2])
+    """
+    if np.any((starts[1:] < starts[:-1]) & (users[1:] == users[:-1])):
+        return np.lexsort((starts, users))
+    return None
 
 
 def _ranges(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -20,6 +20,7 @@ ROW = "__row__"
 """A column of this name in the frame of a batch holds the number of each row in its file."""
 
 _MISSING = ["", "nan", "NaN", "NAN", "null", "NULL", "None", "NONE", "<NA>", "NaT", "NA", "\\N"]
+_ROWS_IN_ID = r"[,;\t\x1f][^\n]*\n[^\n]*[,;\t\x1f]"  # a line end with delimiters on both sides
 _SHORT = max(map(len, _MISSING))
 
 
@@ -143,12 +144,13 @@ class _Rows:
             missing |= short & (text.is_in(_MISSING) | (text.str.strip_chars() == ""))
         self._bad(name, _flags(missing), "an id is missing")
         self._bad(name, _flags(text.str.contains("\0", literal=True)), "an id must not hold a NUL byte")
+        self._bad(name, _flags(text.str.contains(_ROWS_IN_ID)), "an id holds whole rows; is a quote unbalanced?")
         return text
 
     def _text(self, name: str, what: str) -> pl.Series:
         column = self.frame[name]
         if column.dtype == pl.Binary:
-            text = column.cast(pl.String, strict=False)
+            text = pl.Series(name, [_decoded(value) for value in column], dtype=pl.String)
             self._bad(name, (text.is_null() & column.is_not_null()).to_numpy(), "this is not UTF-8 text")
             return text
         if column.dtype == pl.String:
@@ -251,6 +253,13 @@ def shown(value: object) -> str:
     """Write a value for a person, at most 80 characters of it."""
     text = "" if value is None else value.decode(errors="replace") if isinstance(value, bytes) else str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _decoded(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _flags(mask: pl.Series) -> NDArray[np.bool_]:

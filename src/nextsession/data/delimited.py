@@ -6,6 +6,7 @@ count (they are skipped).  A quoted field that holds line ends is one row.
 
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -79,6 +80,8 @@ def read_delimited(
 
 def _numbered(reader: Any, text: Text, refused: list[Any], name: str, row: int) -> Iterator[tuple[EventBatch, int]]:
     """Give each parsed batch the numbers of its rows, the refused ones, and its text as text."""
+    empty = EventBatch(pl.DataFrame(schema=dict.fromkeys(reader.schema.names, pl.String)), name, row)
+    yield empty, text.position  # so that a file of a header alone is heard of
     for batch in reader:
         frame = _as_text(pl.DataFrame(pl.from_arrow(batch)))
         gaps = [r.number for r in refused]
@@ -93,9 +96,8 @@ def _numbered(reader: Any, text: Text, refused: list[Any], name: str, row: int) 
         del refused[: len(passed)]
         yield EventBatch(frame, name, first, tuple(_rejected(r, name) for r in passed)), text.position
     if refused:
-        frame = pl.DataFrame(schema=dict.fromkeys(reader.schema.names, pl.String))
         row = refused[-1].number + 1
-        yield EventBatch(frame, name, row, tuple(_rejected(r, name) for r in refused)), text.position
+        yield replace(empty, rejected=tuple(_rejected(r, name) for r in refused)), text.position
     _check_quotes(text, name, row - 1)
 
 
@@ -111,8 +113,10 @@ def _as_text(frame: pl.DataFrame) -> pl.DataFrame:
     """Take bytes as UTF-8; a column in which that fails anywhere stays bytes."""
     columns = []
     for column in frame:
-        text = column.cast(pl.String, strict=False)
-        columns.append(text if text.null_count() == column.null_count() else column)
+        try:
+            columns.append(column.cast(pl.String))
+        except pl.exceptions.PolarsError:
+            columns.append(column)
     return pl.DataFrame(columns)
 
 

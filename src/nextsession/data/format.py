@@ -82,7 +82,8 @@ class LogFormat(Settings):
     kind: Literal["csv", "jsonl", "parquet"] | None = None
     """None: by the name of the file (`.csv`, `.tsv`, `.txt`, `.dat`, `.jsonl`, `.ndjson`, `.parquet`; also `.gz`)."""
     delimiter: str | None = None
-    """Of a csv; may be several characters (`::`).  None: a tab for `.tsv`, else which of `,` `;` tab the header holds."""
+    """Of a csv; may be several characters (`::`).  None: a tab for `.tsv`, else the one of `,` `;` tab that the
+    first line holds most."""
     header: tuple[str, ...] | None = None
     """Names of the columns of a csv whose first line is data already."""
     columns: Columns = Columns()
@@ -98,7 +99,8 @@ class EventBatch:
     """Some rows of a raw log, not yet checked.
 
     `frame` holds the file's own columns (text for csv), or, after a data set's own reshaping, the
-    columns that the `Columns` in force name.
+    columns that the `Columns` in force name.  A column `__row__` holds the numbers of the rows in the
+    file, where these have gaps.
     """
 
     frame: pl.DataFrame
@@ -117,9 +119,11 @@ class Rejected:
     source: str
     row: int
     column: str
+    """Empty: the row as a whole."""
     value: str
     reason: str
 
     def __str__(self) -> str:
         """Say where and why, as a message to a person."""
-        return f"{self.source}, row {self.row}, column {self.column!r}: {self.reason} (got {self.value!r})"
+        column = f", column {self.column!r}" if self.column else ""
+        return f"{self.source}, row {self.row}{column}: {self.reason} (got {self.value!r})"

@@ -43,7 +43,7 @@ def read_json_lines(handle: BinaryIO, name: str, form: LogFormat) -> Iterator[tu
 def _check_names(first: bytes, form: LogFormat, name: str) -> None:
     try:
         event = json.loads(first)
-    except ValueError:
+    except (ValueError, RecursionError):
         return  # the line will be set aside with its reason
     if isinstance(event, dict):
         check_columns(list(event), form, name)
@@ -73,7 +73,7 @@ def _slowly(lines: bytes, columns: list[str], name: str, row: int) -> EventBatch
             continue
         try:
             event = json.loads(line, parse_int=str, parse_float=str)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             reason = (
                 "this is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"this is not JSON ({error})"
             )

@@ -37,7 +37,7 @@ from nextsession.data.filters import FilterAccount, keep_of
 from nextsession.data.format import EventBatch, Filters, LogFormat, SessionRule
 from nextsession.data.intake import BadRows, Intake
 from nextsession.data.items import ItemTable
-from nextsession.data.log import SessionLog, offsets_of
+from nextsession.data.log import SessionLog, offsets_of, session_order
 from nextsession.data.sessions import NEVER, arrange
 from nextsession.data.spill import partitions
 from nextsession.data.storage import (
@@ -304,9 +304,8 @@ def _sessions_left(
     sessions = np.flatnonzero(firsts >= 0)
     starts = times[firsts[sessions]]
     users = np.repeat(np.arange(len(user_offsets) - 1), np.diff(user_offsets))[sessions]
-    if np.any((starts[1:] < starts[:-1]) & (users[1:] == users[:-1])):
-        sessions = sessions[np.lexsort((starts, users))]
-    return sessions
+    order = session_order(starts, users)
+    return sessions if order is None else sessions[order]
 
 
 @compiled

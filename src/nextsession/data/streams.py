@@ -45,8 +45,8 @@ class Text(io.RawIOBase):
             raise DataError(f"{name} is empty.")
         for mark, kind in _MARKS.items():
             if self._ahead.startswith(mark):
-                remedy = "; convert it to UTF-8" if "UTF" in kind else "; is its name or kind right?"
-                raise DataError(f"{name} must be UTF-8 text, it is {kind}{remedy}.")
+                remedy = "convert it to UTF-8" if "UTF" in kind else "see whether its name or kind is right"
+                raise DataError(f"{name} must be UTF-8 text, it is {kind}; {remedy}.")
         self._ahead = self._ahead.removeprefix(b"\xef\xbb\xbf")
 
     def readable(self) -> bool:

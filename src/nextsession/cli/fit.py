@@ -1,0 +1,73 @@
+"""`nextsession fit`: learn a model and keep it."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nextsession.cli.request import Data, ExperimentFile, agree, read_experiment
+from nextsession.cli.terminal import DryRun, Json, Overrides, bars, examples, remark, show, show_json
+
+EXAMPLES = examples(
+    "nextsession fit recipes/start.toml --set data.path=clicks.parquet",
+    "nextsession fit --data ml-latest-small --model markov --set model.order=2 --out runs/markov",
+)
+
+
+def fit(
+    experiment: ExperimentFile = None,
+    data: Data = None,
+    model: Annotated[str | None, typer.Option("--model", help="The model, in place of the file's.")] = None,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where the model goes; runs/<model> if not given.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Learn from the whole log, test period too: to serve, not to measure.")
+    ] = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Learn a model from the training part of a log; keep it with its resolved experiment."""
+    from nextsession.cases import Blocks
+    from nextsession.registry import model_class
+    from nextsession.runs import check_place, save_run
+    from nextsession.sources import open_source, open_split
+
+    if model is not None and overrides:
+        overrides = [f"models.{model}.{x.removeprefix('model.')}" if x.startswith("model.") else x for x in overrides]
+    wanted = read_experiment(experiment, data, [model] if model else [], overrides)
+    choice = wanted.model
+    place = out or Path("runs") / choice.name
+    check_place(place)
+    if dry_run:
+        show_json({**wanted.tables(), "out": str(place)}) if json else show(f"# would write {place}\n{wanted.toml()}")
+        return
+    started = time.process_time()
+    with bars() as progress:
+        if everything:
+            log, validation = open_source(wanted, agree=agree, progress=progress).log, None
+        else:
+            _, parts = open_split(wanted, agree=agree, progress=progress)
+            log, validation = parts.train, parts.validation
+        remark(f"{choice.name} learns from {log!r}")
+        made = model_class(choice.name)(choice.settings)
+        begun = time.process_time()
+        made.fit(log, validation=Blocks(validation) if validation else (), runtime=wanted.runtime)
+        spent = time.process_time() - begun
+        save_run(place, made, wanted, "everything" if everything else "train")
+    facts = {
+        "artifact": str(place),
+        "model": choice.name,
+        "settings": choice.table(),
+        "learnt_from": "everything" if everything else "train",
+        "users": len(log),
+        "sessions": log.n_sessions,
+        "events": log.n_events,
+        "items": log.n_items,
+        "fit_cpu_s": spent,
+        "cpu_s": time.process_time() - started,
+    }
+    if json:
+        show_json(facts)
+    else:
+        show(f"{choice.name}: {log.n_events:,} events, {log.n_items:,} items, {spent:.1f} CPU-s -> {place}")

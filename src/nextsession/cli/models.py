@@ -1,0 +1,46 @@
+"""`nextsession models`: what there is, and what it can be told."""
+
+from typing import Annotated
+
+import typer
+
+from nextsession.cli.terminal import Json, examples, show, show_json, show_table
+
+EXAMPLES = examples("nextsession models", "nextsession models vsknn")
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this model's settings.")] = None,
+    json: Json = False,
+) -> None:
+    """List the models, or show what one does and its settings."""
+    from nextsession.cli.catalogue import model_facts, setting_facts
+    from nextsession.registry import model_class, names
+
+    if name is not None:
+        facts = model_facts(name)
+        settings = setting_facts(model_class(name).settings_class)
+        if json:
+            show_json({**facts, "settings": [s.to_dict() for s in settings]})
+            return
+        show(f"{name}: {facts['about']}\n")
+        if facts["details"]:
+            show(f"{facts['details']}\n")
+        show(f"Reference: {facts['reference'] or 'none'}")
+        show(
+            f"Made for: {facts['made_for']}; reads the clock: {_yes(facts['reads_clock'])}; ",
+        )
+        show(f"learns on: {_yes(facts['learns_on'])}; draws random numbers: {_yes(facts['stochastic'])}")
+        show_table(["setting", "type", "default", "what it is"], [s.cells() for s in settings])
+        return
+    found = [model_facts(each) for each in names()]
+    if json:
+        show_json(found)
+        return
+    columns = ["model", "what it does", "made for", "reads the clock", "learns on"]
+    rows = [[f["name"], f["about"], f["made_for"], _yes(f["reads_clock"]), _yes(f["learns_on"])] for f in found]
+    show_table(columns, rows)
+
+
+def _yes(value: object) -> str:
+    return "yes" if value else "no"

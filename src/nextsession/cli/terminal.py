@@ -1,0 +1,111 @@
+"""What a command shows: results on stdout, progress and remarks on stderr."""
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from nextsession.progress import Progress, silent
+
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+
+_PIPED_WIDTH = 200
+
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Write the result as JSON, and nothing else.")]
+Overrides: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting, e.g. split.test=1d; repeat.")
+]
+DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")]
+
+
+def examples(*lines: str) -> str:
+    """Return the text below a command's options."""
+    return "\n\n".join(["[bold]Examples[/bold]", *("  " + line.replace("[", "\\[") for line in lines)])
+
+
+def be_quiet(quiet: bool) -> None:
+    """Show neither progress nor remarks from here on."""
+    _quiet.set(quiet)
+
+
+def show(text: str) -> None:
+    """Write a result to stdout."""
+    typer.echo(text)
+
+
+def remark(text: str) -> None:
+    """Write a remark to stderr, unless asked to be quiet."""
+    if not _quiet.get():
+        typer.echo(text, err=True)
+
+
+def complain(error: BaseException) -> None:
+    """Write an error to stderr, in one line."""
+    typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
+
+
+def show_json(value: Any) -> None:
+    """Write a result as JSON; numbers that JSON lacks become null."""
+    typer.echo(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
+    """Write a table; columns after the first are set right if all their cells are numbers."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for i, column in enumerate(columns):
+        numbers = i > 0 and bool(cells) and all(_is_number(row[i]) for row in cells)
+        table.add_column(column, justify="right" if numbers else "left", no_wrap=i == 0, overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
+
+
+@contextmanager
+def bars() -> Iterator[Progress]:
+    """Give a `Progress` that draws bars on stderr, if that is a terminal and nobody asked for quiet."""
+    if _quiet.get() or not sys.stderr.isatty():
+        yield silent
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(stderr=True), transient=True) as drawn:
+        known: dict[str, Any] = {}
+
+        def report(task: str, done: int, total: int | None) -> None:
+            if task not in known:
+                known[task] = drawn.add_task(task, total=total)
+            drawn.update(known[task], completed=done, total=total)
+
+        yield report
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", "") or "0")
+    except ValueError:
+        return text == "–"
+    return True
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(x) for x in value]
+    if hasattr(value, "tolist"):
+        return _finite(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -86,7 +86,7 @@ def test_time_agrees_with_loops(monkeypatch, block, labels):
         else:
             assert math.isnan(new)
     assert line.hours == tuple(sum(t // HOUR % 24 == h for _, t in events) for h in range(24))
-    middle = (min(t for _, t in events) + max(t for _, t in events)) / 2
+    middle = sorted(t for _, t in events)[(len(events) - 1) // 2]
     late = [(i, t) for i, t in events if t >= middle]
     assert found.newness.unseen == sum(first[i] >= middle for i, _ in late) / len(late)
     for age, share in zip(AGES, found.newness.younger_than, strict=True):
@@ -161,17 +161,19 @@ EDGES = {
 
 
 @pytest.mark.parametrize("name", EDGES)
-@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
-def test_logs_at_the_edge_are_described_and_drawn(name, suffix, tmp_path):
+def test_logs_at_the_edge_are_described_and_drawn(name, tmp_path):
     d = describe(EDGES[name])
     assert all(len(line) <= 110 for line in d.text().splitlines())
     plain = json.loads(json.dumps(d.to_dict(), allow_nan=False))
     assert plain["events"] == EDGES[name].n_events
     assert (d.timeline is None) == (not EDGES[name].timed or EDGES[name].n_events == 0)
-    picture = d.plots(tmp_path / f"x/a.{suffix}")
-    assert picture.stat().st_size > 5000
-    if suffix == "svg":
-        assert ElementTree.parse(picture).getroot().tag.endswith("svg")
+    assert d.plots(tmp_path / "x/a.png").stat().st_size > 5000
+
+
+def test_pictures_come_as_vectors_too(tmp_path):
+    d = describe(EDGES["with labels"])
+    assert ElementTree.parse(d.plots(tmp_path / "a.svg")).getroot().tag.endswith("svg")
+    assert d.plots(tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_order_only_logs_say_so():

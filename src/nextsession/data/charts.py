@@ -73,7 +73,7 @@ def _lengths(axes: Any, spread: "Spread", title: str) -> None:
     axes.set_xticks(range(0, len(names), step), names[::step])
     axes.yaxis.set_major_formatter(_percent())
     if total:
-        _note(axes, f"mean {spread.mean:,.2f} · median {spread.quantiles[2]:,.0f} · most {spread.quantiles[-1]:,.0f}")
+        _note(axes, f"mean {spread.mean:,.1f} · median {spread.quantiles[2]:,.0f} · most {spread.quantiles[-1]:,.0f}")
 
 
 def _bin_name(low: float, high: float, most: float) -> str:
@@ -136,12 +136,16 @@ def _new_items(axes: Any, d: "Description") -> None:
     axes.set_title("Share on new items")
     width = timedelta(milliseconds=timeline.width)
     places = [_date(s) + width / 2 for s in timeline.starts]
-    axes.plot(places, timeline.new_items, color=_ORANGE, linewidth=2, marker="o", markersize=2.5)
+    # A bin with hardly any events says nothing: a few late strays would fill the panel.
+    shares = [
+        new if 1000 * n >= d.events else math.nan for new, n in zip(timeline.new_items, timeline.events, strict=True)
+    ]
+    axes.plot(places, shares, color=_ORANGE, linewidth=2, marker="o", markersize=2.5)
     axes.set_ylim(0, 1.05)
     axes.yaxis.set_major_formatter(_percent())
     _dates(axes)
     if d.newness is not None:
-        _note(axes, f"second half against first {d.newness.unseen:.1%}")
+        _note(axes, f"later half of the events {d.newness.unseen:.1%}")
 
 
 def _hours(axes: Any, d: "Description") -> None:

@@ -103,10 +103,10 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Newness:
-    """How young the items are that people meet: of the events in the second half of the time span."""
+    """How young the items are that people meet: of the later half of the events (from the median time on)."""
 
     unseen: float
-    """Share on items that do not occur in the first half."""
+    """Share on items that do not occur in the earlier half."""
     younger_than: tuple[float, ...]
     """Share on items whose first event in the log is less than an hour, a day, a week ago (see `AGES`)."""
 
@@ -205,7 +205,7 @@ def describe(log: SessionLog) -> Description:
         labels=_balance(log),
         actions=_actions(log),
         timeline=None if first is None or last is None else _timeline(log, first, last),
-        newness=None if first is None or last is None else _newness(log, (first + last) / 2),
+        newness=None if first is None else _newness(log),
     )
 
 
@@ -301,8 +301,9 @@ def _timeline(log: SessionLog, first: int, last: int) -> Timeline:
     )
 
 
-def _newness(log: SessionLog, middle: float) -> Newness:
+def _newness(log: SessionLog) -> Newness:
     first = _first_times(log)
+    middle = np.partition(log.times, (log.n_events - 1) // 2)[(log.n_events - 1) // 2]
     late = unseen = 0
     younger = [0] * len(AGES)
     for part in _blocks(log.n_events):
@@ -389,8 +390,8 @@ def _lines(d: Description) -> Iterator[str]:
         yield f"actions     {', '.join(parts)}"
     if d.newness is not None:
         ages = zip((duration_text(age) for age in AGES), d.newness.younger_than, strict=True)
-        yield f"new items   in the second half of the time, {d.newness.unseen:.1%} of the events are on items not seen"
-        yield "            in the first; on items first seen less than"
+        yield f"new items   of the later half of the events, {d.newness.unseen:.1%} are on items not seen in"
+        yield "            the earlier half; on items first seen less than"
         yield f"            {', '.join(f'{age} ago: {share:.1%}' for age, share in ages)}"
     if d.timeline is not None:
         hours = np.array(d.timeline.hours)

@@ -200,6 +200,13 @@ LOG = SessionLog.from_lists([[["a", "b"], ["a"]], [["c"]]])
         ({"users": np.arange(5)}, r"There must be one user id a row \(2\), got 5\."),
         ({"items": np.array([0, 1, 0, 3], np.int32)}, r"Item codes must be in 0\.\.2\."),
         ({"items": np.array([0, 1, 0, -1], np.int32)}, r"Item codes must be in 0\.\.2\."),
+        ({"labels": np.array([1, 0, 2, 1], np.int8)}, r"Labels must be 1 \(wanted\) or 0 \(ignored\)"),
+        ({"labels": np.array([1, 0, -1, 1], np.int8)}, r"Labels must be 1 \(wanted\) or 0 \(ignored\)"),
+        (
+            {"actions": np.array([0, 1, 2, 0], np.int16), "action_names": ("a", "b")},
+            r"Actions must be places .* 0\.\.1",
+        ),
+        ({"actions": np.array([0, 0, -1, 0], np.int16), "action_names": ("a",)}, r"Actions must be places .* 0\.\.0"),
         ({"session_offsets": np.array([0, 2, 2, 4])}, "A session must have at least one event"),
         (
             {"times": np.array([2, 1, 3, 0])},

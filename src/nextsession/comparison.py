@@ -44,6 +44,10 @@ BASELINES: Mapping[str, frozenset[str]] = {
 """What every table should hold: kinds of simple models, and the models of each kind."""
 
 
+REFERENCES = frozenset({"oracle"})
+"""Models that know the truth of a simulated log: shown beside the others, never the best among them."""
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A model to compare."""
@@ -359,7 +363,7 @@ def _compile(model: Recommender[Any], split: Split) -> None:
 
 def _with_differences(rows: list[Row], out: Path) -> list[Row]:
     """Give each row its difference from the best, and the best its difference from the second."""
-    measured = [row for row in rows if row.failure is None]
+    measured = [row for row in rows if row.failure is None and row.model not in REFERENCES]
     if len(measured) < 2:
         return rows
     first = next(iter(measured[0].metrics))

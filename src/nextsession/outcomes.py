@@ -232,7 +232,7 @@ class Report:
             ArtifactError: There is no such file, or it is damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
                 parts = {name: file[name] for name in file.files if name != "about"}
         except Exception as error:

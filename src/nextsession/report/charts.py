@@ -207,7 +207,13 @@ def spread(board: Leaderboard) -> Chart | None:
         _name_points(axes, [(x, y, e.name, _colour(p)) for p, e, x, y in kept])
         axes.set_xlabel("share of the catalogue that is listed for anybody" if share else metric_name(metric))
         axes.set_ylabel(metric_name(board.primary))
-    return Chart("Quality and variety", f"{metric_name(metric)} beside {metric_name(board.primary)}.", picture.svg)
+    meaning = {
+        "coverage": "the share of all items that stands in at least one list",
+        "novelty": "how unexpected the listed items are, in bits",
+        "popularity": "how popular the listed items are, from 0 to 1",
+    }
+    caption = f"{metric_name(metric)}: {meaning[metric.partition('@')[0]]}."
+    return Chart("Quality and variety", caption, picture.svg)
 
 
 # -- parts --------------------------------------------------------------------------------------
@@ -288,7 +294,7 @@ def _name_points(axes: Axes, points: Sequence[tuple[float, float, str, str]]) ->
     axes.autoscale_view()
     places = [_place(axes, x, y) for x, y, _, _ in points]
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]
-    edge = axes.transAxes.transform((0, 0))[0] * _points(axes)
+    edge, floor = axes.transAxes.transform((0, 0)) * _points(axes)
     for (x, y), (a, b, name, colour) in zip(places, points, strict=True):
         width = 6.2 * len(_short(name))
 
@@ -296,9 +302,10 @@ def _name_points(axes: Axes, points: Sequence[tuple[float, float, str, str]]) ->
             left = x + right if right > 0 else x + right - width
             return left, y + up - _LINE / 2, left + width, y + up + _LINE / 2
 
-        spots = [(side * 9.0, up * 6.0) for up in (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, 6, 7) for side in (1, -1)]
+        spots = [(side * 9.0, up * 6.0) for up in sorted(range(-12, 13), key=abs) for side in (1, -1)]
         free = [s for s in spots if not any(_touch(box(*s), other) for other in taken)]
-        spot = next((s for s in free if edge < box(*s)[0]), free[0] if free else spots[0])
+        inside = [s for s in free if edge < box(*s)[0] and floor < box(*s)[1]]
+        spot = (inside or free or spots)[0]
         taken.append((*box(*spot),))  # type: ignore[arg-type]
         _write(axes, name, (a, b), spot, colour)
 

@@ -124,7 +124,7 @@ def search(
             known = np.searchsorted(index.ends, asked_at[b])
         asked = _read(recipe, index, items, starts[b], stops[b], work)
         found = _merge(recipe, index, neighbours, sample, known, asked, work)
-        _compare(recipe, index, found, asked, work)
+        _compare(recipe, index, found, stops[b] - starts[b], asked, work)
         chosen = _choose(neighbours, found, work)
         touched = _vote(recipe, index, known, chosen, voters, work)
         voters += chosen
@@ -165,28 +165,43 @@ def _read(recipe: Recipe, index: Index, items: NDArray[np.int32], start: int, st
             asked += 1
     for u in range(asked):
         item = work.asked[u]
-        work.weights[u] = _weight(recipe, work.steps[item], stop - start, asked, index.idf[item])
+        work.weights[u] = _weight(recipe, work.steps[item], stop - start, index.idf[item])
     return asked
 
 
 @compiled
-def _weight(recipe: Recipe, step: int, length: int, distinct: int, idf: float) -> float:
-    """Weigh an item of the question, `step` events from the end (the last is 1) of `length` events."""
+def _weight(recipe: Recipe, step: int, length: int, idf: float) -> float:
+    """Weigh an item of the question, `step` events from the end (the last is 1) of `length` events, in `_unit`s.
+
+    Weights that are fractions of one number are whole in units of it, so that equal sums are equal.
+    """
     place = length - step + 1
-    if recipe.weighting == DIV:
-        return place / length
+    if recipe.weighting in (DIV, SHARE):
+        return place
     if recipe.weighting == QUADRATIC:
-        return (place / length) ** 2
+        return place * place
     if recipe.weighting == LOG:
         return 1.0 / math.log10(step - 1 + 1.7)
     if recipe.weighting == LINEAR:
-        return max(0.0, 1.0 - 0.1 * (step - 1))
+        return max(0, 11 - step)
     if recipe.weighting == EXPONENTIAL:
         return math.exp((1 - step) / recipe.weighting_scale)
-    if recipe.weighting == SHARE:
-        return place / distinct
     if recipe.weighting == IDF:
         return idf
+    return 1.0
+
+
+@compiled
+def _unit(recipe: Recipe, length: int, distinct: int) -> float:
+    """Return what a weight of 1 stands for in a question of `length` events."""
+    if recipe.weighting == DIV:
+        return 1.0 / length
+    if recipe.weighting == QUADRATIC:
+        return 1.0 / (length * length)
+    if recipe.weighting == LINEAR:
+        return 0.1
+    if recipe.weighting == SHARE:
+        return 1.0 / distinct
     return 1.0
 
 
@@ -275,23 +290,29 @@ def _sink(heap: NDArray[np.int64], size: int, key: int) -> None:
 
 
 @compiled
-def _compare(recipe: Recipe, index: Index, found: int, asked: int, work: Workspace) -> None:
+def _compare(recipe: Recipe, index: Index, found: int, length: int, asked: int, work: Workspace) -> None:
     """Turn the weights that candidates share into similarities; ages count from the newest candidate."""
-    norm = 0.0
+    if not found:
+        return
+    squares = 0.0
     for u in range(asked):
-        norm += work.weights[u] * work.weights[u]
-    norm = math.sqrt(norm)
+        squares += work.weights[u] * work.weights[u]
+    norm, unit = math.sqrt(squares), _unit(recipe, length, asked)
     for c in range(found):
         session, shared = work.newest[c], work.shared[c]
-        if recipe.similarity == VEC:
-            shared /= asked
-        elif recipe.similarity == COSINE and norm > 0:
-            shared /= norm * math.sqrt(index.widths[session])
+        if shared <= 0:
+            similarity = 0.0
+        elif recipe.similarity == VEC:
+            similarity = shared * unit / asked
+        elif recipe.similarity == COSINE:  # shared / (norm * root of the width), such that equal fractions are equal
+            similarity = math.sqrt(shared * shared / index.widths[session]) / norm
         elif recipe.similarity == JACCARD:
-            shared /= asked + index.widths[session] - shared
+            similarity = shared / (asked + index.widths[session] - shared)
+        else:
+            similarity = shared * unit
         if recipe.age_scale > 0:
-            shared *= math.exp((index.ends[session] - index.ends[work.newest[0]]) / recipe.age_scale)
-        work.shared[c] = shared
+            similarity *= math.exp((index.ends[session] - index.ends[work.newest[0]]) / recipe.age_scale)
+        work.shared[c] = similarity
 
 
 @compiled

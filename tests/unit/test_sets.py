@@ -623,6 +623,14 @@ def test_a_damaged_entry_of_the_cache_is_made_again(tmp_path):
     assert one.prepare(folder=folder).log.n_events == 1
 
 
+def test_bad_rows_can_be_set_aside(tmp_path):
+    files = {"ratings.dat": RATINGS + "2::661::3::soon\n"}
+    with pytest.raises(DataError, match=r"ratings.dat, row 2"):
+        prepared("ml-1m", tmp_path / "x", files)
+    found = prepared("ml-1m", tmp_path / "x", files, bad_rows="quarantine")
+    assert (found.log.n_events, found.manifest["quarantined"]) == (1, 1)
+
+
 def test_out_says_where_to(tmp_path):
     folder = put(tmp_path / "x", {"ratings.dat": RATINGS})
     found = sets.get("ml-1m").prepare(tmp_path / "out", folder=folder)

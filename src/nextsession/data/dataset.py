@@ -23,9 +23,11 @@ import numpy as np
 import polars as pl
 
 from nextsession.cases import Cases
+from nextsession.config import Settings
 from nextsession.data.events import read_events
 from nextsession.data.fetch import Address, cache_folder, download, unpack
 from nextsession.data.format import EventBatch, Filters, LogFormat, SessionRule
+from nextsession.data.intake import BadRows
 from nextsession.data.items import ItemFeature, ItemTable
 from nextsession.data.log import offsets_of
 from nextsession.data.prepared import Prepared, prepare
@@ -210,6 +212,7 @@ class DataSet:
         form: LogFormat | None = None,
         sessions: SessionRule | None = None,
         filters: Filters | None = None,
+        bad_rows: BadRows = "fail",
         agree: Callable[[str], bool] | None = None,
         progress: Progress = silent,
     ) -> Prepared:
@@ -222,6 +225,8 @@ class DataSet:
             form: What to read instead of what the set declares (another label, say).
             sessions: Instead of the set's own rule.
             filters: Instead of the set's own (as a rule, none).
+            bad_rows: What becomes of rows that cannot be used: `fail`, or `quarantine` counts them
+                and writes them beside the log.
             agree: If given, the set is fetched where it is missing and this agrees to its terms.
             progress: Told how far the work has come.
 
@@ -238,7 +243,7 @@ class DataSet:
         form, sessions, filters = form or layout.form, sessions or layout.sessions, filters or self.filters
         target = out
         if target is None:
-            target = cache_folder() / "prepared" / f"{self.name}-{_key(found, form, sessions, filters)}"
+            target = cache_folder() / "prepared" / f"{self.name}-{_key(found, bad_rows, form, sessions, filters)}"
             if target.exists():
                 try:
                     return Prepared.load(target)
@@ -253,6 +258,7 @@ class DataSet:
             form=form,
             sessions=sessions,
             filters=filters,
+            bad_rows=bad_rows,
             item_table=found.reader(layout.items, layout.item_files),
             questions=found.reader(layout.questions, layout.side),
             notes=notes,
@@ -290,9 +296,9 @@ def _data_folder() -> Path | None:
     return Path(chosen) if chosen else None
 
 
-def _key(found: Found, *settings: Any) -> str:
+def _key(found: Found, bad_rows: BadRows, *settings: Settings) -> str:
     """Return a short name for what would come of these files and settings."""
     beside = sorted(f for f in found.folder.iterdir() if f.is_file())
     state = [[[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files] for files in (found.files, beside)]
-    parts = [version("nextsession"), state, *(s.model_dump(mode="json") for s in settings)]
+    parts = [version("nextsession"), bad_rows, state, *(s.model_dump(mode="json") for s in settings)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -46,6 +46,7 @@ def logs(
     empty_users: bool = True,
     labels: bool = True,
     ties: bool = True,
+    overlaps: bool = False,
     extras: bool = False,
     vocabulary: Vocabulary | None = None,
 ) -> SessionLog:
@@ -59,6 +60,7 @@ def logs(
         empty_users: May rows have no event?
         labels: May events be ignored (label 0)?
         ties: May events share an instant?
+        overlaps: May a session of a user begin before the last one ended, as sessions given by id do?
         extras: Add actions and a context feature?
         vocabulary: The items; drawn if not given.
     """
@@ -67,15 +69,10 @@ def logs(
     lengths = draw(st.lists(st.integers(1, events), min_size=sum(per_user), max_size=sum(per_user)))
     n = sum(lengths)
     codes = draw(st.lists(st.integers(0, len(items) - 1), min_size=n, max_size=n))
-    steps = np.array(draw(st.lists(st.integers(0 if ties else 1, 3), min_size=n, max_size=n)), np.int64)
-    times = START + 10 * MINUTE * np.cumsum(steps)
-    if ties:  # every user begins at the same instant
-        of_user = np.diff(offsets_of(lengths)[offsets_of(per_user)])
-        before = offsets_of(of_user)[:-1][of_user > 0]
-        times -= np.repeat(times[before] - START, of_user[of_user > 0])
+    steps = draw(st.lists(st.integers(0 if ties else 1, 3), min_size=n, max_size=n))
     return SessionLog(
         items=np.array(codes, np.int32),
-        times=times,
+        times=START + 10 * MINUTE * np.array(_minutes(per_user, lengths, steps, ties, overlaps), np.int64),
         session_offsets=offsets_of(lengths),
         user_offsets=offsets_of(per_user),
         vocabulary=items,
@@ -85,3 +82,18 @@ def logs(
         features={"place": np.arange(n, dtype=np.float32)} if extras else {},
         users=np.array([f"user {i}" for i in range(len(per_user))], dtype=object),
     )
+
+
+def _minutes(per_user: list[int], lengths: list[int], steps: list[int], ties: bool, overlaps: bool) -> list[int]:
+    """Return the time of each event: with ties every user begins at 0, else nobody before the last user has ended."""
+    times: list[int] = []
+    session, now = 0, 0
+    for count in per_user:
+        now = 0 if ties else now
+        for length in lengths[session : session + count]:
+            for step in steps[len(times) : len(times) + length]:
+                now += step
+                times.append(now)
+            now = times[-length] if overlaps else now
+        session += count
+    return times

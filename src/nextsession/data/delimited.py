@@ -37,7 +37,9 @@ def read_delimited(
         DataError: It is empty, damaged or no CSV, or a column is missing or named twice.
     """
     text = Text(handle, name)
-    first = _decoded(text.first_line(), name)
+    line, empty = text.first_line()
+    first = _decoded(line, name)
+    skipped = empty + 1 if form.header is None else 0
     delimiter = form.delimiter or ("\t" if tab else _likely(first))
     names = list(form.header or _fields(first, delimiter))
     check_columns(names, form, name)
@@ -56,7 +58,7 @@ def read_delimited(
         reader = arrow_csv.open_csv(
             text,
             read_options=arrow_csv.ReadOptions(
-                use_threads=False, block_size=BLOCK, column_names=names, skip_rows=int(form.header is None)
+                use_threads=False, block_size=BLOCK, column_names=names, skip_rows=skipped
             ),
             parse_options=arrow_csv.ParseOptions(
                 delimiter=delimiter if len(delimiter) == 1 else _STAND_IN,
@@ -69,7 +71,7 @@ def read_delimited(
                 include_columns=needed(form.columns), column_types=dict.fromkeys(names, pa.binary()), check_utf8=False
             ),
         )
-        yield from _numbered(reader, text, refused, name, 2 if form.header is None else 1)
+        yield from _numbered(reader, text, refused, name, skipped + 1)
     except pa.ArrowInvalid as error:
         if "straddling" in str(error):
             raise DataError(

@@ -162,7 +162,7 @@ def _opened(handle: BinaryIO, name: str, kind: str, suffix: str, form: LogFormat
 
 def _parquet(handle: BinaryIO, name: str, form: LogFormat) -> Iterator[tuple[EventBatch, int]]:
     try:
-        file = pq.ParquetFile(handle)
+        file = pq.ParquetFile(handle, page_checksum_verification=True)
         check_columns(file.schema_arrow.names, form, name)
         row = 1
         for batch in file.iter_batches(batch_size=ROWS, columns=needed(form.columns), use_threads=False):

@@ -21,7 +21,7 @@ def read_json_lines(handle: BinaryIO, name: str, form: LogFormat) -> Iterator[tu
         DataError: The file is empty, damaged or one large array, or no line names a column.
     """
     text = Text(handle, name)
-    first = text.first_line()
+    first, _ = text.first_line()
     if first.lstrip().startswith(b"["):
         raise DataError(f"{name} must hold one JSON object a line; it begins with '['.  Write one event a line.")
     _check_names(first, form, name)
@@ -36,8 +36,6 @@ def read_json_lines(handle: BinaryIO, name: str, form: LogFormat) -> Iterator[tu
         if lines:
             yield _batch(lines, columns, name, row), text.position
             row += lines.count(b"\n")
-    if rest:
-        yield _batch(rest, columns, name, row), text.position
 
 
 def _check_names(first: bytes, form: LogFormat, name: str) -> None:
@@ -50,7 +48,7 @@ def _check_names(first: bytes, form: LogFormat, name: str) -> None:
 
 
 def _batch(lines: bytes, columns: list[str], name: str, row: int) -> EventBatch:
-    count = lines.count(b"\n") + (not lines.endswith(b"\n"))
+    count = lines.count(b"\n")
     try:
         frame = pl.read_ndjson(lines, schema=dict.fromkeys(columns, pl.String))
     except (pl.exceptions.PolarsError, ValueError):

@@ -33,7 +33,7 @@ class Text(io.RawIOBase):
             raise DataError(f"{name} is named .gz and is not gzipped.")
         self._source: Any = gzip.GzipFile(fileobj=buffered) if packed else buffered
         self._old, self._new = b"", b""
-        self._ahead = b""
+        self._ahead, self._last = b"", b"\n"
         self.lines = 0
         """Line ends so far."""
         self.quotes = 0
@@ -58,14 +58,16 @@ class Text(io.RawIOBase):
         """How many bytes of the file have been read, before unpacking."""
         return self._handle.tell() if self._handle.seekable() else 0
 
-    def first_line(self) -> bytes:
-        """Return the first line that is not empty, and leave it to be read."""
+    def first_line(self) -> tuple[bytes, int]:
+        """Return the first line that is not empty and the number of empty ones before it; all stay to be read."""
         while b"\n" not in self._ahead.lstrip() and len(self._ahead) < BLOCK:
             more = self._take(1 << 16)
             if not more:
                 break
             self._ahead += more
-        return self._ahead.lstrip(b"\r\n").splitlines()[0]
+        lines = self._ahead.splitlines()
+        empty = next(number for number, line in enumerate(lines) if line.strip())
+        return lines[empty], empty
 
     def replace(self, old: bytes, new: bytes) -> None:
         """Replace one sequence of bytes by another in all that is still to be read.
@@ -106,6 +108,9 @@ class Text(io.RawIOBase):
             block: bytes = self._source.read(size)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(f"{self._name} is damaged or cut short: {error}. Fetch or write it again.") from None
+        if not block and self._last not in b"\r\n":
+            block = b"\n"  # a last line without an end is a line
+        self._last = block[-1:] or self._last
         self.lines += block.count(b"\n")
         self.quotes += block.count(b'"')
         self.blank = self.blank or b"\n\n" in block or b"\n\r\n" in block or block[:1] in (b"\n", b"\r")

@@ -40,8 +40,9 @@ class Oracle(Recommender[ShopSettings]):
     """Ranks items by the true probability of being clicked next; its settings are those of the shop.
 
     `Oracle(shop.settings).fit(log)`: nothing is learnt from the log but how its ids are written.
-    Visitors are found again by the events of their histories (instant and item), so protocols that
-    make every session a visitor of its own do not confuse it; rows with an empty history are found by user id.
+    Visitors are found again by the clicks of their histories (instant and item), so protocols that
+    make every session a visitor of its own do not confuse it.  Where there is no click yet they are
+    found by user id or, if the rows have lost it, by the page they see at the asked instant.
     """
 
     name = "oracle"
@@ -67,36 +68,48 @@ class Oracle(Recommender[ShopSettings]):
         world = Shop(self.config).world
         states = States(**self.states_)
         found = np.zeros((len(histories), len(self.vocabulary_)))
-        _foresee(world, states, self._visitors(histories), asked_at, found)
+        _foresee(world, states, self._visitors(histories, asked_at), asked_at, found)
         return DenseScores(np.where(found > 0, found, -np.inf).astype(np.float32))
 
-    def _visitors(self, histories: SessionLog) -> NDArray[np.int64]:
+    def _visitors(self, histories: SessionLog, asked_at: NDArray[np.int64]) -> NDArray[np.int64]:
         """Find out who asks each question."""
         states = States(**self.states_)
         clicks = np.flatnonzero(states.item != NO_ITEM)
-        keys = _key(states.time[clicks], states.item[clicks])
-        order = np.argsort(keys, kind="stable")
-        asked = np.diff(histories.event_offsets) > 0
-        last = histories.event_offsets[1:][asked] - 1
-        wanted = _key(histories.times[last], histories.items[last])
-        place = np.searchsorted(keys[order], wanted)
-        same = keys[order][np.minimum(place, len(keys) - 1)] == wanted if len(keys) else np.zeros(len(wanted), bool)
-        if not same.all():
-            row = int(np.flatnonzero(asked)[np.argmin(same)])
+        users = np.full(len(histories), -1)
+        known = np.diff(histories.event_offsets) > 0
+        last = histories.event_offsets[1:][known] - 1
+        place = _places(
+            _key(states.time[clicks], states.item[clicks]), _key(histories.times[last], histories.items[last])
+        )
+        if np.any(place < 0):
+            row = int(np.flatnonzero(known)[np.argmin(place)])
             raise DataError(
                 f"The oracle knows only clicks of its own simulated shop; the last event of question {row} "
                 f"is none of them. Give it the settings that made the log."
             )
-        users = np.full(len(histories), -1)
-        users[asked] = states.user[clicks][order[place]]
-        given = histories.users
-        named = np.issubdtype(given.dtype, np.integer) and bool(np.all(given[asked] == users[asked]))
-        if not asked.all():
-            fits = named and bool(np.all((given[~asked] >= 0) & (given[~asked] < self.config.users)))
-            if not fits:
-                raise DataError("The oracle cannot tell who asks a question with an empty history and no user id.")
-            users[~asked] = given[~asked]
+        users[known] = states.user[clicks[place]]
+        ids = histories.users
+        if np.issubdtype(ids.dtype, np.integer) and np.array_equal(ids[known], users[known]):
+            users[~known] = np.where((ids >= 0) & (ids < self.config.users), ids, -1)[~known]
+        lost = users < 0
+        place = _places(states.time, asked_at[lost])
+        if np.any(place < 0):
+            row = int(np.flatnonzero(lost)[np.argmin(place)])
+            raise DataError(
+                f"The oracle cannot tell who asks question {row}: its history is empty, it has no user id of the "
+                f"simulated shop, and nobody clicks at {asked_at[row]}."
+            )
+        users[lost] = states.user[place]
         return users
+
+
+def _places(known: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.int64]:
+    """Return a place of each wanted value among the known, -1 where there is none."""
+    if len(known) == 0:
+        return np.full(len(wanted), -1)
+    order = np.argsort(known, kind="stable")
+    found = order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)]
+    return np.where(known[found] == wanted, found, -1)
 
 
 def _key(times: NDArray[np.int64], items: NDArray[np.int32]) -> NDArray[np.uint64]:

@@ -215,6 +215,13 @@ def test_the_oracle_finds_visitors_whose_sessions_were_made_anonymous(tmp_path):
     object.__setattr__(histories, "users", np.arange(len(some)))
     unnamed = oracle.recommend(histories, 10, asked_at=cases.asked_at[some])
     assert np.array_equal(named.items, unnamed.items)
+    new = cases.histories.take(np.flatnonzero(np.diff(cases.histories.event_offsets) == 0))
+    asked_at = cases.asked_at[np.diff(cases.histories.event_offsets) == 0]
+    assert len(new) > 1
+    by_id = oracle.recommend(new, 10, asked_at=asked_at)
+    object.__setattr__(new, "users", np.array(["?"] * len(new), dtype=object))
+    by_instant = oracle.recommend(new, 10, asked_at=asked_at)
+    assert np.array_equal(by_id.items, by_instant.items)
     oracle.save(tmp_path / "oracle")
     again = load(tmp_path / "oracle").recommend(histories, 10, asked_at=cases.asked_at[some])
     assert np.array_equal(again.items, named.items)
@@ -228,8 +235,8 @@ def test_the_oracle_refuses_what_it_cannot_know():
         oracle.recommend(SessionLog.from_lists([[[3]]], vocabulary=Vocabulary(np.arange(30))))
     stranger = SessionLog.from_lists([[]], vocabulary=Vocabulary(np.arange(30)))
     object.__setattr__(stranger, "users", np.array(["nobody"], dtype=object))
-    with pytest.raises(DataError, match="cannot tell who asks"):
-        oracle.recommend(stranger)
+    with pytest.raises(DataError, match="cannot tell who asks question 0"):
+        oracle.recommend(stranger, asked_at=12)
 
 
 def test_the_default_world_is_believable():

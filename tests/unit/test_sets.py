@@ -16,11 +16,16 @@ import numpy as np
 import polars as pl
 import pyarrow.feather as feather
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nextsession.data import sets
+from nextsession.data.cleaning import ROW
 from nextsession.data.dataset import DataSet, Layout, item_feature, item_table
 from nextsession.data.fetch import Address
 from nextsession.data.format import Columns, Filters, Labels, LogFormat, SessionRule
+from nextsession.data.sets import ebnerd
+from nextsession.data.sets._sessionrec import per_event
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import DataError, UnknownNameError
 
@@ -545,6 +550,56 @@ def test_session_rec(name, train, test, tmp_path):
     assert cases.asked_at.tolist() == [1396766990501, 1396766998729, 1396767000001]
 
 
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 3)), max_size=20))
+def test_questions_of_every_event_agree_with_loops(rows):
+    events = pl.DataFrame(rows, schema={"SessionId": pl.Int64, "ItemId": pl.Int64, "time": pl.Int64}, orient="row")
+    cases = per_event(events, Vocabulary([2, 0]))
+    expected = []
+    for session in sorted({s for s, _, _ in rows}):
+        mine = sorted(((t, n, i) for n, (s, i, t) in enumerate(rows) if s == session), key=lambda x: x[:2])
+        for e in range(1, len(mine)):
+            expected.append(([i for _, _, i in mine[:e]], mine[e - 1][0] + 1, mine[e][2], session))
+    own = cases.histories.vocabulary
+    found = []
+    for q in range(len(cases)):
+        known = own.decode(cases.histories.rows(q, q + 1).items).tolist()
+        found.append((known, int(cases.asked_at[q]), int(own.ids[cases.targets[q]])))
+    assert found == [x[:3] for x in expected]
+    places = sorted({session for _, _, _, session in expected})
+    assert np.unique(cases.groups, return_inverse=True)[1].tolist() == [places.index(x[3]) for x in expected]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.lists(st.integers(1, 5), unique=True, max_size=4), st.lists(st.integers(1, 6), max_size=4)),
+        max_size=6,
+    )
+)
+def test_impressions_agree_with_loops(impressions):
+    frame = pl.DataFrame(
+        {
+            "impression_id": range(len(impressions)),
+            "impression_time": [0] * len(impressions),
+            "user_id": [1] * len(impressions),
+            "session_id": [1] * len(impressions),
+            "article_ids_inview": [v for v, _ in impressions],
+            "article_ids_clicked": [c for _, c in impressions],
+        },
+        schema_overrides={"article_ids_inview": pl.List(pl.Int32), "article_ids_clicked": pl.List(pl.Int32)},
+    ).with_row_index(ROW, 1)
+    expected = []
+    for n, (view, clicks) in enumerate(impressions):
+        expected += [(n, item, int(item in clicks)) for item in view]
+        left = list(clicks)
+        for item in set(view) & set(clicks):
+            left.remove(item)
+        expected += [(n, item, 1) for item in left]
+    found = ebnerd._events(frame).select("impression_id", "article_id", "clicked")
+    assert sorted(found.rows()) == sorted(expected)
+
+
 # -- finding --------------------------------------------------------------------------------------
 
 RATINGS = "1::1193::5::978300760\n"
@@ -565,6 +620,15 @@ def test_the_data_folder_comes_before_the_cache(monkeypatch, tmp_path):
     own = put(tmp_path / "data/ml-1m", {"ratings.dat": RATINGS})
     monkeypatch.setenv("NEXTSESSION_DATA", str(tmp_path / "data"))
     assert sets.get("ml-1m").find() == own
+
+
+def test_names_that_anybody_uses_are_looked_for_only_where_they_are_meant(monkeypatch, tmp_path):
+    put(tmp_path / "data", {"requirements.txt": "numpy\n"})
+    monkeypatch.setenv("NEXTSESSION_DATA", str(tmp_path / "data"))
+    assert sets.get("text").find() is None
+    place = put(tmp_path / "data/text", {"log.txt": "1 2\n"})
+    assert sets.get("text").find() == place
+    assert sets.get("text").find(tmp_path / "data" / "requirements.txt") is not None
 
 
 def test_a_layout_needs_all_its_files(tmp_path):

@@ -127,6 +127,9 @@ class DataSet:
     """Where it can be fetched without an account; empty: only by hand."""
     by_hand: str = ""
     """How a person gets it."""
+    loose: bool = False
+    """Its files have names that anybody's files have: they are looked for only in folders of its
+    name, and where the caller says."""
     filters: Filters = field(default_factory=Filters)
     """What is left out by convention; nothing, as a rule."""
 
@@ -146,7 +149,8 @@ class DataSet:
         """Return the set's files and their layout, or None; see `find`."""
         roots = [folder] if folder is not None else [r for r in (_data_folder(), self._home.parent) if r is not None]
         for root in roots:
-            for place in (*(root / name for name in (self.name, *self.folders)), root):
+            itself = () if self.loose and folder is None else (root,)
+            for place in (*(root / name for name in (self.name, *self.folders)), *itself):
                 for layout in self.layouts if place.exists() else ():
                     if files := layout.match(place):
                         return Found(place, layout, tuple(files))

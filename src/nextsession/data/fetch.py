@@ -95,6 +95,8 @@ def download(
         try:
             finished = _continue(address, part, progress)
         except (OSError, http.client.HTTPException) as error:  # urllib's errors are OSErrors
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
             if isinstance(error, urllib.error.HTTPError) and error.code not in _PASSING:
                 raise DataError(
                     f"{address.url} answers {error.code} {error.reason}. {_by_hand(address, folder)}"
@@ -179,7 +181,7 @@ def _continue(address: Address, part: Path, progress: Progress) -> bool:
             part.unlink()
         return complete
     with answer:
-        resumed = answer.status == 206
+        resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         done = have if resumed else 0
         length = answer.headers.get("Content-Length")
         total = done + int(length) if length is not None else address.size

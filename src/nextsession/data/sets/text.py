@@ -15,5 +15,6 @@ SET = DataSet(
     licence="that of the file",
     citation="",
     layouts=(layout("*.txt"), layout("*.txt.gz")),
+    loose=True,
     by_hand="name a file of lines `user item item ...`, or the folder that holds it.",
 )

@@ -7,8 +7,10 @@ import polars as pl
 import pytest
 
 from nextsession.cases import Cases
+from nextsession.data.format import Filters, SessionRule
 from nextsession.data.log import SessionLog
-from nextsession.data.shop import FORM, Page, Shop, ShopSettings
+from nextsession.data.prepared import prepare
+from nextsession.data.shop import FORM, SESSIONS, Page, Shop, ShopSettings
 from nextsession.data.shop_visits import RECENT, Taste, carried, chances, click_chance, meet, seeded
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ConfigError, DataError
@@ -310,3 +312,20 @@ def test_settings_are_checked():
     with pytest.raises(ConfigError, match="explore"):
         Shop(page={"explore": 0})
     assert Shop(page=Page(again=0)).settings.page.again == 0
+
+
+@pytest.mark.parametrize("rule", [SESSIONS, SessionRule(by="gap")])
+def test_the_stream_prepared_is_the_log(tmp_path, rule):
+    shop = Shop(users=40, items=60, seed=9)
+    batches = shop.batches(1500)
+    prepared = prepare(
+        batches, tmp_path / "shop", form=FORM, sessions=rule, filters=Filters(), item_table=shop.item_table
+    )
+    found, log = prepared.log, shop.log().compact()
+    assert np.array_equal(found.users, log.users)
+    assert np.array_equal(found.user_offsets, log.user_offsets)
+    assert np.array_equal(found.session_offsets, log.session_offsets)
+    assert np.array_equal(found.vocabulary.ids[found.items], log.vocabulary.ids[log.items])
+    assert np.array_equal(found.times, log.times)
+    assert np.array_equal(found.labels, log.labels)
+    assert found.item_table.titles.tolist() == log.item_table.titles.tolist()

@@ -264,7 +264,7 @@ class _Job:
         s = self.settings
         return {
             "name": self.split.protocol,
-            "settings": self.split.settings.model_dump(mode="json"),
+            "settings": self.split.settings.in_force(),
             "candidates": "all",
             "exclude": s.exclude,
             "ties": s.ties,

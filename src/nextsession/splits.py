@@ -32,8 +32,9 @@ from nextsession.config import Duration, Settings, milliseconds
 from nextsession.data.log import SessionLog
 from nextsession.errors import ConfigError, DataError
 from nextsession.tasks import (
+    Given,
     Plan,
-    excerpt,
+    Replay,
     item_questions,
     next_item,
     next_session,
@@ -128,19 +129,20 @@ class SplitSettings(Settings):
         """Return what the protocol reads, defaults included, as JSON; `read` gives the same settings back.
 
         >>> sorted(SplitSettings(protocol="prefixes").in_force())
-        ['longest_history', 'protocol', 'seed', 'users', 'validation_share']
+        ['protocol', 'seed', 'validation_share']
         """
         return self.model_dump(mode="json", include=set(_READ[self.protocol] | _ALWAYS_READ))
 
 
-_INSTANTS = frozenset({"test", "validation", "until"})
-_ALWAYS_READ = frozenset({"protocol", "longest_history", "users", "seed"})
+_ALWAYS_READ = frozenset({"protocol", "seed"})
+_DRAWN = frozenset({"users", "longest_history"})
+_INSTANTS = _DRAWN | {"test", "validation", "until"}
 _READ: dict[Protocol, frozenset[str]] = {
     "temporal": _INSTANTS | {"task", "history"},
     "rolling": _INSTANTS | {"task", "history", "step"},
     "session-events": _INSTANTS | {"unseen"},
-    "leave-one-session-out": frozenset({"form", "validation_share"}),
-    "leave-one-item-out": frozenset({"form", "validation_share"}),
+    "leave-one-session-out": _DRAWN | {"form", "validation_share"},
+    "leave-one-item-out": _DRAWN | {"form", "validation_share"},
     "prefixes": frozenset({"validation_share"}),
 }
 
@@ -201,7 +203,7 @@ def split_ready(train: SessionLog, test: SessionLog, settings: SplitSettings | N
     settings = settings or SplitSettings(protocol="session-events")
     known = train.as_sessions().compact()
     asked = _session_events(test.as_sessions(), known, _EVER, settings)
-    return _made(known, _nothing, asked, settings, {"fingerprint": fingerprint(train) + fingerprint(test)})
+    return _made(known, _nothing, asked, settings, {"fingerprint": _both(train, test)})
 
 
 # -- by time ------------------------------------------------------------------------------------
@@ -265,40 +267,6 @@ def _limited(plan: Plan, settings: SplitSettings) -> Plan:
 
 def _in_steps(plan: Plan, since: int, step: int) -> Plan:
     return plan.take(np.argsort((plan.asked_at - since) // step, kind="stable"))
-
-
-@dataclass(frozen=True, eq=False)
-class Replay:
-    """The test period in time order: before each step, what everybody did since the step before.
-
-    The first block of a step carries all events from the step before, strictly earlier than the
-    step begins.  A session that goes on into the next step is told in two parts.
-    """
-
-    plan: Plan
-    """Sorted by step."""
-    told_to: int
-    """What happened before was learnt from."""
-    since: int
-    step: int
-
-    def __len__(self) -> int:
-        """Return the number of questions."""
-        return len(self.plan)
-
-    def __call__(self) -> Iterator[Cases]:
-        """Give the questions step by step."""
-        log = self.plan.log
-        by_time = np.argsort(log.times, kind="stable")
-        times = log.times[by_time]
-        steps = (self.plan.asked_at - self.since) // self.step
-        begins = np.flatnonzero(np.diff(steps, prepend=-1))
-        told = self.told_to
-        for start, stop in zip(begins.tolist(), [*begins[1:].tolist(), len(steps)], strict=True):
-            now = self.since + int(steps[start]) * self.step
-            a, z = np.searchsorted(times, (told, now))
-            yield from self.plan.blocks(start, stop, excerpt(log, by_time[a:z]))
-            told = now
 
 
 # -- leave one out ------------------------------------------------------------------------------
@@ -375,45 +343,10 @@ def _prefixes(log: SessionLog, settings: SplitSettings, questions: Cases) -> Spl
             log.sessions(chosen).as_sessions(),
             train,
             _EVER,
-            settings.model_copy(update={"users": None}),
+            settings,
         )
     train = train.compact()
-    if settings.users is not None or settings.longest_history is not None:
-        raise ConfigError(
-            "The protocol 'prefixes' puts its questions as they are; leave out users and longest_history."
-        )
-    return _made(train, validation, Given(questions), settings, {"fingerprint": fingerprint(log)})
-
-
-@dataclass(frozen=True, eq=False)
-class Given:
-    """Prepared questions, in blocks."""
-
-    cases: Cases
-    block: int = 4096
-
-    def __len__(self) -> int:
-        """Return the number of questions."""
-        return len(self.cases)
-
-    def __call__(self) -> Iterator[Cases]:
-        """Give the questions in blocks."""
-        c = self.cases
-        for start in range(0, len(c), self.block):
-            rows = slice(start, min(start + self.block, len(c)))
-            targets, target_offsets = _part(c.targets, c.target_offsets, rows)
-            ignored, ignored_offsets = _part(c.ignored, c.ignored_offsets, rows)
-            yield Cases(
-                c.histories.rows(rows.start, rows.stop), c.asked_at[rows], targets, target_offsets, c.groups[rows],
-                ignored, ignored_offsets, c.positions[rows],
-            )  # fmt: skip
-
-
-def _part(
-    values: NDArray[np.int32], offsets: NDArray[np.int64], rows: slice
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    a, z = offsets[rows.start], offsets[rows.stop]
-    return values[a:z], offsets[rows.start : rows.stop + 1] - a
+    return _made(train, validation, Given(questions), settings, {"fingerprint": _both(log, questions.histories)})
 
 
 # -- together -----------------------------------------------------------------------------------
@@ -440,6 +373,10 @@ def _made(
 
 def _count(questions: Callable[[], Iterator[Cases]]) -> int:
     return len(questions) if isinstance(questions, Plan | Replay | Given) else 0
+
+
+def _both(log: SessionLog, asked: SessionLog) -> str:
+    return fingerprint(log) + fingerprint(asked)
 
 
 def fingerprint(log: SessionLog) -> str:

@@ -100,6 +100,70 @@ class Plan:
         return self.take(np.flatnonzero(np.isin(self.groups, drawn)))
 
 
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """The test period in time order: before each step, what everybody did since the step before.
+
+    The first block of a step carries all events from the step before, strictly earlier than the
+    step begins.  A session that goes on into the next step is told in two parts.
+    """
+
+    plan: Plan
+    """Sorted by step."""
+    told_to: int
+    """What happened before was learnt from."""
+    since: int
+    step: int
+
+    def __len__(self) -> int:
+        """Return the number of questions."""
+        return len(self.plan)
+
+    def __call__(self) -> Iterator[Cases]:
+        """Give the questions step by step."""
+        log = self.plan.log
+        by_time = np.argsort(log.times, kind="stable")
+        times = log.times[by_time]
+        steps = (self.plan.asked_at - self.since) // self.step
+        begins = np.flatnonzero(np.diff(steps, prepend=-1))
+        told = self.told_to
+        for start, stop in zip(begins.tolist(), [*begins[1:].tolist(), len(steps)], strict=True):
+            now = self.since + int(steps[start]) * self.step
+            a, z = np.searchsorted(times, (told, now))
+            yield from self.plan.blocks(start, stop, excerpt(log, by_time[a:z]))
+            told = now
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Prepared questions, in blocks."""
+
+    cases: Cases
+
+    def __len__(self) -> int:
+        """Return the number of questions."""
+        return len(self.cases)
+
+    def __call__(self) -> Iterator[Cases]:
+        """Give the questions in blocks."""
+        c = self.cases
+        for start in range(0, len(c), _QUESTIONS):
+            rows = slice(start, min(start + _QUESTIONS, len(c)))
+            targets, target_offsets = _part(c.targets, c.target_offsets, rows)
+            ignored, ignored_offsets = _part(c.ignored, c.ignored_offsets, rows)
+            yield Cases(
+                c.histories.rows(rows.start, rows.stop), c.asked_at[rows], targets, target_offsets, c.groups[rows],
+                ignored, ignored_offsets, c.positions[rows],
+            )  # fmt: skip
+
+
+def _part(
+    values: NDArray[np.int32], offsets: NDArray[np.int64], rows: slice
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    a, z = offsets[rows.start], offsets[rows.stop]
+    return values[a:z], offsets[rows.start : rows.stop + 1] - a
+
+
 def next_item(log: SessionLog, since: int, history: History = "user") -> Plan:
     """Ask for every wanted event at or after `since`, given what its user (or session) did before it.
 

@@ -249,6 +249,7 @@ def test_blocks_are_bounded_and_change_nothing(monkeypatch, values, questions, e
         ({"protocol": "temporla"}, "split: protocol: Input should be 'temporal'"),
         ({"protocol": "leave-one-session-out", "test": "1d"}, "'leave-one-session-out' does not read test; leave it"),
         ({"step": "1h"}, "'temporal' does not read step"),
+        ({"protocol": "prefixes", "users": 3}, "'prefixes' does not read users"),
         ({"protocol": "rolling", "step": 0}, "step must be longer than 0"),
         ({"test": "yesterday"}, "must be a duration such as '1d', counted back from the end, or an instant"),
         ({"task": "next-session", "history": "session"}, "history='session' is for the next item"),
@@ -286,8 +287,6 @@ def test_logs_without_question_events_or_times_are_refused():
         split(untimed, SplitSettings())
     with pytest.raises(DataError, match="need the protocol 'prefixes', got 'temporal'"):
         split(one, SplitSettings(), prefixes())
-    with pytest.raises(ConfigError, match="puts its questions as they are"):
-        split(one, SplitSettings(protocol="prefixes", users=3), prefixes())
 
 
 def test_an_event_at_the_instant_is_asked_and_not_learnt_from():

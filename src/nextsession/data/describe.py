@@ -11,7 +11,6 @@ only, so that a hundred million events can be described on a laptop.
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, SupportsFloat
 
@@ -19,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextsession.compiled import compiled
-from nextsession.config import duration_text
 from nextsession.data.log import SessionLog
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
@@ -29,8 +27,11 @@ AGES = (3_600_000, 86_400_000, 604_800_000)
 """Ages of items, ms: an hour, a day, a week."""
 
 _BLOCK = 1 << 22
-_MINUTE, _HOUR, _DAY = 60_000, 3_600_000, 86_400_000
-_WIDTHS = [_MINUTE * m for m in (1, 5, 15, 60, 180, 720)] + [_DAY * d for d in (1, 7, 28, 91, 364, 3640, 36400)]
+DAY = 86_400_000
+"""Milliseconds of a day."""
+
+_MINUTE, _HOUR = 60_000, 3_600_000
+_WIDTHS = [_MINUTE * m for m in (1, 5, 15, 60, 180, 720)] + [DAY * d for d in (1, 7, 28, 91, 364, 3640, 36400)]
 _MOST_BINS = 60
 
 
@@ -152,7 +153,9 @@ class Description:
 
     def text(self) -> str:
         """Return everything worth reading, aligned for a terminal of 100 columns."""
-        return "\n".join(_lines(self))
+        from nextsession.data.summary import lines
+
+        return "\n".join(lines(self))
 
     def plots(self, path: Path | str) -> Path:
         """Draw six panels and write them as `.png`, `.svg` or `.pdf`.
@@ -196,11 +199,11 @@ def describe(log: SessionLog) -> Description:
         item_events=_spread(seen),
         session_minutes=minutes,
         return_hours=returns,
-        one_event_sessions=_share(np.count_nonzero(lengths == 1), len(lengths)),
-        one_session_users=_share(np.count_nonzero(visits == 1), len(visits)),
+        one_event_sessions=share(np.count_nonzero(lengths == 1), len(lengths)),
+        one_session_users=share(np.count_nonzero(visits == 1), len(visits)),
         popularity=_popularity(seen),
         repeats=Repeats(
-            *(_share(c, n) for c in _count_repeats(log.items, log.session_offsets, log.user_offsets, log.n_items))
+            *(share(c, n) for c in _count_repeats(log.items, log.session_offsets, log.user_offsets, log.n_items))
         ),
         labels=_balance(log),
         actions=_actions(log),
@@ -212,7 +215,8 @@ def describe(log: SessionLog) -> Description:
 # -- numbers ------------------------------------------------------------------------------------
 
 
-def _share(part: SupportsFloat, whole: float) -> float:
+def share(part: SupportsFloat, whole: float) -> float:
+    """Return a share; 0 of nothing."""
     return float(part) / whole if whole else 0.0
 
 
@@ -254,7 +258,7 @@ def _balance(log: SessionLog) -> LabelBalance:
         return LabelBalance(wanted, log.n_events - wanted, 0.0 if wanted else 1.0)
     best = np.maximum.reduceat(log.labels, log.session_offsets[:-1])
     wanted = int(np.count_nonzero(log.labels == 1))
-    return LabelBalance(wanted, log.n_events - wanted, _share(np.count_nonzero(best != 1), len(best)))
+    return LabelBalance(wanted, log.n_events - wanted, share(np.count_nonzero(best != 1), len(best)))
 
 
 def _actions(log: SessionLog) -> dict[str, int]:
@@ -313,7 +317,7 @@ def _newness(log: SessionLog) -> Newness:
         unseen += int(np.count_nonzero(since >= middle))
         for a, age in enumerate(AGES):
             younger[a] += int(np.count_nonzero(times - since < age))
-    return Newness(_share(unseen, late), tuple(_share(y, late) for y in younger))
+    return Newness(share(unseen, late), tuple(share(y, late) for y in younger))
 
 
 @compiled
@@ -336,87 +340,9 @@ def _count_repeats(
     return before, session, history
 
 
-# -- words --------------------------------------------------------------------------------------
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(v) for key, v in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _moment(ms: int) -> str:
-    """Write an instant as people read it, in UTC.
-
-    >>> _moment(1506826828020)
-    '2017-10-01 03:00'
-    """
-    return f"{datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=ms):%Y-%m-%d %H:%M}"
-
-
-def _lines(d: Description) -> Iterator[str]:
-    yield f"users       {d.users:>14,}"
-    yield f"sessions    {d.sessions:>14,}   {_share(d.sessions, d.users):.1f} a user"
-    per_item = f"{_share(d.events, d.items_seen):,.1f} an item"
-    yield f"events      {d.events:>14,}   {_share(d.events, d.sessions):.1f} a session, {per_item}"
-    unused = "" if d.items == d.items_seen else f"   {d.items - d.items_seen:,} of them never occur"
-    yield f"items       {d.items:>14,}{unused}"
-    if d.first is None or d.last is None:
-        yield "time        only the order of the events is known" if d.events else "time        there are no events"
-    else:
-        days = (d.last - d.first) / _DAY
-        yield f"time        {_moment(d.first)} to {_moment(d.last)} UTC, {days:,.1f} days"
-    yield ""
-    yield from _table(d)
-    yield ""
-    one = f"{d.one_event_sessions:.1%} of the sessions have one event"
-    yield f"single      {one}, {d.one_session_users:.1%} of the users one session"
-    p = d.popularity
-    yield f"popularity  1 % of the items have {p.top_share[0]:.1%} of the events, 10 % have {p.top_share[1]:.1%}"
-    yield f"            Gini {p.gini:.3f}"
-    r = d.repeats
-    yield (
-        f"repeats     {r.session:.1%} of the events are on an item of the same session "
-        f"({r.before:.1%} on the one just before),"
-    )
-    yield f"            {r.history:.1%} on an item of the user's history"
-    wanted = f"{d.labels.wanted:,} wanted ({_share(d.labels.wanted, d.events):.1%})"
-    nothing = f"; nothing was wanted in {d.labels.sessions_without:.1%} of the sessions" if d.labels.ignored else ""
-    yield f"labels      {wanted}, {d.labels.ignored:,} shown and ignored{nothing}"
-    if d.actions:
-        parts = [f"{name} {count:,} ({_share(count, d.events):.1%})" for name, count in d.actions.items()]
-        yield f"actions     {', '.join(parts)}"
-    if d.newness is not None:
-        ages = zip((duration_text(age) for age in AGES), d.newness.younger_than, strict=True)
-        yield f"new items   of the later half of the events, {d.newness.unseen:.1%} are on items not seen in"
-        yield "            the earlier half; on items first seen less than"
-        yield f"            {', '.join(f'{age} ago: {share:.1%}' for age, share in ages)}"
-    if d.timeline is not None:
-        hours = np.array(d.timeline.hours)
-        yield f"hours       busiest at {hours.argmax():02d}:00, quietest at {hours.argmin():02d}:00 UTC"
-
-
-def _table(d: Description) -> Iterator[str]:
-    heads = ("mean", "least", "25 %", "median", "75 %", "90 %", "99 %", "most")
-    yield f"{'':<24}" + "".join(f"{head:>10}" for head in heads)
-    rows = (
-        ("events of a session", d.session_events),
-        ("sessions of a user", d.user_sessions),
-        ("events of a user", d.user_events),
-        ("events of an item", d.item_events),
-        ("minutes of a session", d.session_minutes),
-        ("hours to the next one", d.return_hours),
-    )
-    for name, spread in rows:
-        if spread is not None:
-            yield f"{name:<24}" + "".join(f"{_number(x):>10}" for x in (spread.mean, *spread.quantiles))
-
-
-def _number(x: float) -> str:
-    if math.isnan(x):
-        return "-"
-    if x >= 10_000_000:
-        return f"{x:.2e}"
-    return f"{x:,.0f}" if x == int(x) or x >= 1000 else f"{x:,.2f}"

@@ -39,8 +39,9 @@ class BPRMF(Recommender[BPRMFSettings]):
     Each step draws an event (of visitor `u`, item `i`) and an item `j` that `u` never took, and
     descends `-ln sigmoid(s_ui - s_uj) + regularisation / 2 (|u|^2 + |v_i|^2 + |v_j|^2 + b_i^2 + b_j^2)`.
     Visitors are anonymous when they ask, so their factors are computed from those of their items:
-    the mean, or `(V'V + ridge I)^-1 V'1` over the distinct items.  An empty history is ranked by the
-    biases alone.
+    the mean, or `(V'V + ridge I)^-1 V'1` over the distinct items, times the one number that makes
+    the visitors of the log as long on average as they were trained to be: without it the biases
+    would weigh too much.  An empty history is ranked by the biases alone.
     """
 
     name = "bprmf"
@@ -50,6 +51,7 @@ class BPRMF(Recommender[BPRMFSettings]):
 
     factors_: NDArray[np.float32]  # (V, dim)
     biases_: NDArray[np.float32]  # (V,)
+    scale_: NDArray[np.float64]  # (1,) makes folded factors as long as trained ones
 
     def _fit(self, log: SessionLog, runtime: Runtime) -> None:
         settings = self.config
@@ -65,27 +67,32 @@ class BPRMF(Recommender[BPRMFSettings]):
                 rng, users, log.items, taken, of_users, self.factors_, self.biases_,
                 settings.learning_rate, settings.regularisation,
             )  # fmt: skip
+        self.scale_ = np.ones(1)
+        folded = self._folded(log.items, offsets[:-1], offsets[1:])
+        self.scale_ *= np.linalg.norm(of_users, axis=1).mean() / max(np.linalg.norm(folded, axis=1).mean(), 1e-12)
 
     def _score(self, histories: SessionLog, asked_at: NDArray[np.int64]) -> DotScores:
         starts, stops = histories.event_offsets[:-1], histories.event_offsets[1:]
         if self.config.reads == "session":
             starts, stops = last_sessions(histories)
         queries = np.ones((len(histories), self.config.dim + 1), np.float32)
-        for row, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
-            queries[row, :-1] = self._folded(histories.items[start:stop])
+        queries[:, :-1] = self._folded(histories.items, starts, stops)
         return DotScores(queries, np.column_stack([self.factors_, self.biases_]))
 
-    def _folded(self, items: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the factors of a visitor who took these items."""
-        if len(items) == 0:
-            return np.zeros(self.config.dim, np.float32)
-        if self.config.fold_in == "mean":
-            mean: NDArray[np.float64] = self.factors_[np.sort(items)].mean(axis=0, dtype=np.float64)
-            return mean.astype(np.float32)
-        own = self.factors_[np.unique(items)].astype(np.float64)
-        square = own.T @ own + self.config.ridge * np.eye(self.config.dim)
-        folded: NDArray[np.float32] = np.linalg.solve(square, own.sum(axis=0)).astype(np.float32)
-        return folded
+    def _folded(
+        self, items: NDArray[np.int32], starts: NDArray[np.int64], stops: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Return the factors of visitors who took the items of these ranges, `(B, dim)`; 0 for an empty one."""
+        found = np.zeros((len(starts), self.config.dim))
+        for row in np.flatnonzero(stops > starts):
+            own = np.sort(items[starts[row] : stops[row]])
+            if self.config.fold_in == "mean":
+                found[row] = self.factors_[own].mean(axis=0, dtype=np.float64)
+                continue
+            taken = self.factors_[np.unique(own)].astype(np.float64)
+            square = taken.T @ taken + self.config.ridge * np.eye(self.config.dim)
+            found[row] = np.linalg.solve(square, taken.sum(axis=0))
+        return found * self.scale_
 
     @classmethod
     def examples(cls) -> list[dict[str, Any]]:

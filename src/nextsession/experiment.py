@@ -62,7 +62,7 @@ class DataSettings(Settings):
             raise ValueError(f"give exactly one of set, prepared, path and shop, got {got}")
         useless = sorted(self.model_fields_set & {"format", "bad_rows"})
         if useless and given != ["path"]:
-            raise ValueError(f"{' and '.join(useless)} tell how to read a path; leave them out beside {given[0]}")
+            raise ValueError(f"{' and '.join(useless)} is for raw files at a path; leave it out beside {given[0]}")
         return self
 
 
@@ -274,6 +274,8 @@ def toml_value(text: str) -> Any:
 def _without_empty(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_empty(x) for key, x in value.items()}
+    if isinstance(value, list):
+        return [_without_empty(x) if isinstance(x, Mapping) else x for x in value]
     return None if value == "" else value
 
 

@@ -5,7 +5,7 @@ Raw files are prepared once: what came of the same files and settings is found a
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ from nextsession.data.cleaning import Clean, Cleaner
 from nextsession.data.dataset import DataSet, Found
 from nextsession.data.events import expand, read_events
 from nextsession.data.fetch import cache_folder
-from nextsession.data.format import EventBatch, Filters, LogFormat, Rejected, SessionRule
+from nextsession.data.format import Filters, Rejected, SessionRule
 from nextsession.data.log import SessionLog
 from nextsession.data.prepared import Prepared
 from nextsession.data.prepared import prepare as prepare_events
@@ -149,23 +149,20 @@ def preview(experiment: Experiment) -> Preview:
         found = _found(chosen)
         form, rule, files = found.layout.form, found.layout.sessions, list(found.files)
         filters = chosen.filters
-        batches = found.layout.read(found.files[:1], form, silent) if len(found.files) > 1 else _all(found)
+        batches = found.layout.read(found.files, form, silent)
     else:
         paths = _paths(experiment)
         files, form, rule, filters = expand(paths), data.format, SessionRule(), Filters()
-        batches = read_events(files[:1], form)
+        batches = read_events(paths, form)
     rule, filters = experiment.sessions or rule, experiment.filters or filters
-    clean = Cleaner(form, session=rule.by == "id").clean(next(iter(batches), EventBatch(pl.DataFrame(), "", 1)))
+    first = next((batch for batch in batches if len(batch.frame) or batch.rejected), None)
+    clean = None if first is None else Cleaner(form, session=rule.by == "id").clean(first)
     return Preview(
         [(file, 0 if str(file) == "-" else file.stat().st_size) for file in files],
         {"format": form, "sessions": rule, "filters": filters},
-        _first_rows(clean, form),
-        clean.rejected[:_FEW],
+        [] if clean is None else _first_rows(clean),
+        [] if first is None or clean is None else [*first.rejected, *clean.rejected][:_FEW],
     )
-
-
-def _all(found: Found) -> Iterator[EventBatch]:
-    return found.layout.read(found.files, found.layout.form, silent)
 
 
 def _found(chosen: DataSet) -> Found:
@@ -190,7 +187,7 @@ def _key(paths: list[str], *settings: Any) -> str:
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
 
 
-def _first_rows(clean: Clean, form: LogFormat) -> list[dict[str, Any]]:
+def _first_rows(clean: Clean) -> list[dict[str, Any]]:
     columns: dict[str, Any] = {"user": clean.user, "session": clean.session, "item": clean.item}
     if clean.times is not None:
         columns["time"] = pl.Series(clean.times[:_FEW]).cast(pl.Datetime("ms")).dt.strftime("%Y-%m-%d %H:%M:%S%.3f UTC")

@@ -85,12 +85,17 @@ def nextsession(
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit with the code of the table above."""
+    """Run the command line and exit with the code of the table above.
+
+    Args:
+        arguments: In place of those of the process.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
     first = [x for x in given[:end] if x in _ANYWHERE]
     rest = [x for x in given[:end] if x not in _ANYWHERE] + given[end:]
-    signal.signal(signal.SIGTERM, _terminated)
+    if arguments is None:
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         try:
             app(args=[*first, *rest], prog_name="nextsession")

@@ -18,7 +18,7 @@ _QUICK = ("split.users=200", "evaluation.bootstrap=100")
 
 def bench(
     recipes: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RECIPE.toml...]", help="All of the folder recipes/ if none.")
+        list[Path] | None, typer.Argument(metavar="RECIPE.toml", help="All of the folder recipes/ if none.")
     ] = None,
     quick: Annotated[
         bool,
@@ -36,8 +36,8 @@ def bench(
 
     What is there already is not made again.  Recipes whose data are missing are named and passed over.
     """
-    from nextsession.comparison import write_rows
     from nextsession.experiment import Experiment
+    from nextsession.rows import write_rows
 
     files = recipes or sorted(p for p in Path("recipes").glob("*.toml") if p.stem != "start")
     if not files:

@@ -2,7 +2,7 @@
 
 import inspect
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, TypedDict, Union, get_args, get_origin
 
@@ -97,20 +97,24 @@ def _table_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _is_duration(field: FieldInfo) -> bool:
-    validators = {type(x) for x in get_args(Duration)[1:]}
-    return field.annotation is int and any(type(x) in validators and hasattr(x, "func") for x in field.metadata)
+def _special(metadata: Iterable[Any]) -> str | None:
+    """Return what is to be given where a validator decides: a duration, an instant."""
+    from nextsession.splits import Moment
+
+    known = {get_args(Duration)[1].func: "duration", get_args(Moment)[1].func: "duration or instant"}
+    return next((known[x.func] for x in metadata if getattr(x, "func", None) in known), None)
 
 
 def _kind(field: FieldInfo) -> str:
+    special = _special(field.metadata)
+    if special is not None:
+        return special
     limits = [
         f"{sign} {getattr(rule, name)}"
         for rule in field.metadata
         for name, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
         if getattr(rule, name, None) is not None
     ]
-    if _is_duration(field):
-        return "duration"
     return " ".join([_type_text(field.annotation), *limits])
 
 
@@ -119,7 +123,7 @@ def _type_text(annotation: Any) -> str:
     if origin is Literal:
         return " or ".join(repr(x) for x in arguments)
     if origin is Annotated:
-        return _type_text(arguments[0])
+        return _special(arguments[1:]) or _type_text(arguments[0])
     if origin in (Union, types.UnionType):
         return " or ".join("none" if x is type(None) else _type_text(x) for x in arguments)
     if origin is tuple:
@@ -134,8 +138,8 @@ def _default(field: FieldInfo) -> str:
         return ""
     if value is None:
         return "none"
-    if _is_duration(field):
-        return repr(duration_text(value)) if isinstance(value, int) else repr(value)
+    if _special(field.metadata) is not None and isinstance(value, int):
+        return repr(duration_text(value))
     if isinstance(value, bool):
         return str(value).lower()
     return repr(list(value)) if isinstance(value, tuple) else repr(value)

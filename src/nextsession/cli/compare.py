@@ -13,9 +13,9 @@ from nextsession.cli.terminal import DryRun, Json, Overrides, bars, examples, re
 from nextsession.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nextsession.comparison import Row
     from nextsession.experiment import Experiment
     from nextsession.progress import Progress
+    from nextsession.rows import Row
 
 EXAMPLES = examples(
     "nextsession compare recipes/ml-latest-small.toml",

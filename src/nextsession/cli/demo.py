@@ -21,7 +21,7 @@ _MORE = ("itemknn", "vsknn", "stan", "vmisknn")
 
 _SETS: dict[str, dict[str, Any]] = {
     "rsc15-100k": {"split": {"protocol": "prefixes"}},
-    "ml-latest-small": {"split": {"protocol": "leave-one-item-out", "seed": 0}},
+    "ml-latest-small": {"split": {"test": "365d"}, "evaluation": {"exclude": "history"}},
 }
 """Small sets, in the order of choice, and how each is split."""
 

@@ -10,7 +10,7 @@ EXAMPLES = examples("nextsession models", "nextsession models vsknn")
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this model's settings.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show this model's settings.")] = None,
     json: Json = False,
 ) -> None:
     """List the models, or show what one does and its settings."""
@@ -27,10 +27,9 @@ def models(
         if facts["details"]:
             show(f"{facts['details']}\n")
         show(f"Reference: {facts['reference'] or 'none'}")
-        show(
-            f"Made for: {facts['made_for']}; reads the clock: {_yes(facts['reads_clock'])}; ",
-        )
-        show(f"learns on: {_yes(facts['learns_on'])}; draws random numbers: {_yes(facts['stochastic'])}")
+        traits = {"reads the clock": facts["reads_clock"], "learns on": facts["learns_on"]}
+        answers = "; ".join(f"{trait}: {_yes(answer)}" for trait, answer in traits.items())
+        show(f"Made for: {facts['made_for']}; {answers}; draws random numbers: {_yes(facts['stochastic'])}")
         show_table(["setting", "type", "default", "what it is"], [s.cells() for s in settings])
         return
     found = [model_facts(each) for each in names()]

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nextsession.cli.catalogue import SettingFacts, model_facts, setting_facts
@@ -80,7 +80,7 @@ def _options(title: str, command: Any) -> str:
         if option.param_type_name == "argument":
             name = option.metavar or option.name.upper()
         else:
-            name = ", ".join(option.opts) + (f" {option.metavar or _kind(option)}" if not option.is_flag else "")
+            name = ", ".join(option.opts) + (f" {option.metavar or option.name.upper()}" if not option.is_flag else "")
         default = option.default
         known = isinstance(default, str | int | float) and not isinstance(default, bool)
         shown = f" Default: `{default}`." if known or type(default).__name__ == "PosixPath" else ""
@@ -88,13 +88,13 @@ def _options(title: str, command: Any) -> str:
     return "\n\n".join(part for part in (title, _table(["argument or option", "meaning"], rows)) if part)
 
 
-def _kind(option: Any) -> str:
-    return str(option.type.name).upper()
-
-
 def _examples(epilog: str | None) -> str:
     lines = [line.strip().replace("\\[", "[") for line in (epilog or "").split("\n\n")[1:]]
-    return "\n".join(["```sh no-run: examples of the help, on files of the reader", *lines, "```"]) if lines else ""
+    return _no_run("they work on files of the reader", *lines) if lines else ""
+
+
+def _no_run(reason: str, *lines: str) -> str:
+    return "\n".join([f"<!-- no-run: {reason} -->", "", "```bash", *lines, "```"])
 
 
 def _unwrapped(text: str | None) -> str:
@@ -157,7 +157,7 @@ def _model(name: str) -> str:
         _table(["", ""], [["made for", facts["made_for"]], *answers]),
         f"## Settings\n\n{_setting_table(setting_facts(model_class(name).settings_class))}",
         f"## Promises of the contract it does not keep\n\n{_table(['promise', 'why'], exempt)}" if exempt else "",
-        f"```sh no-run: an example\nnextsession fit --data ml-latest-small --model {name} --out runs/{name}\n```",
+        _no_run("it fetches data", f"nextsession fit --data ml-latest-small --model {name} --out runs/{name}"),
     )
 
 
@@ -182,9 +182,20 @@ def _data_sets() -> str:
 def _metrics() -> str:
     from nextsession import metrics
 
-    rows = []
-    for name in (*metrics.RANK_METRICS, *metrics.LIST_METRICS, *metrics.WHOLE_METRICS):
-        function = metrics.RANK_METRICS.get(name) or getattr(metrics, name, None)
-        rows.append([f"`{name}@k`", _unwrapped(inspect.getdoc(function)).partition("\n")[0] if function else ""])
+    functions: dict[str, Callable[..., Any]] = {
+        **metrics.RANK_METRICS,
+        "popularity": metrics.popularity_of,
+        "novelty": metrics.novelty_of,
+        "diversity": metrics.ItemSpace.diversity,
+        "coverage": metrics.coverage,
+        "gini": metrics.gini,
+    }
+    names = (*metrics.RANK_METRICS, *metrics.LIST_METRICS, *metrics.WHOLE_METRICS)
+    rows = [[f"`{name}@k`", _first_sentence(functions[name])] for name in names]
     intro = _unwrapped((metrics.__doc__ or "").partition("\n\n")[2])
     return _page("Metrics", intro, _table(["metric", "what it is"], rows))
+
+
+def _first_sentence(function: Callable[..., Any]) -> str:
+    text = _unwrapped(inspect.getdoc(function)).partition("\n")[0].removeprefix("Return ")
+    return text[:1].upper() + text[1:]

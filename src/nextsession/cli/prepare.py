@@ -26,7 +26,7 @@ _FILTERS = "Filters, repeated until nothing changes"
 
 
 def prepare(
-    logs: Annotated[list[str], typer.Argument(metavar="LOG|SET...", help="Files, patterns, -, or one data set.")],
+    logs: Annotated[list[str], typer.Argument(metavar="LOG|SET", help="Files, patterns, -, or one data set.")],
     out: Annotated[Path | None, typer.Option("--out", help="Where it goes; into the cache if not given.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Read [data.format], [sessions], [filters].")] = None,
     overrides: Overrides = None,

@@ -27,7 +27,7 @@ _FIELDS = ("items", "sessions", "times", "asked_at", "exclude", "user")
 
 def recommend(
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A model that `fit` wrote.")],
-    histories: Annotated[Path, typer.Argument(metavar="[HISTORIES]", help="JSON lines; - reads stdin.")] = Path("-"),
+    histories: Annotated[Path, typer.Argument(metavar="HISTORIES", help="JSON lines; - reads stdin.")] = Path("-"),
     k: Annotated[int, typer.Option("-k", min=1, help="Length of each list.")] = 20,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Lines answered together; 1 answers at once.")] = 256,
 ) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nextsession.experiment import Experiment
 
 ExperimentFile: TypeAlias = Annotated[
-    Path | None, typer.Argument(metavar="[EXPERIMENT.toml]", help="An experiment file; - reads it from stdin.")
+    Path | None, typer.Argument(metavar="EXPERIMENT.toml", help="An experiment file; - reads it from stdin.")
 ]
 Data: TypeAlias = Annotated[
     str | None,

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from io import StringIO
 from typing import Annotated, Any, TypeAlias
 
 import typer
@@ -68,7 +69,12 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, titl
         table.add_column(column, justify="right" if numbers else "left", no_wrap=i == 0, overflow="fold")
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
+    if sys.stdout.isatty():
+        Console().print(table)
+        return
+    text = StringIO()
+    Console(file=text, width=_PIPED_WIDTH).print(table)
+    show("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 
 
 @contextmanager

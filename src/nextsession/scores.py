@@ -21,11 +21,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nextsession.compiled import compiled
 from nextsession.errors import ModelError
+from nextsession.selection import (
+    answers_of_dense,
+    answers_of_sparse,
+    place_in_ties,
+    place_in_ties_of_all,
+    scores_in_sparse,
+)
 
 _BLOCK = 64_000_000  # bytes of scores at a time
-_RUN = 32  # items looked at together when lists are made
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,14 +217,14 @@ class SparseScores(Scores):
 
     def at(self, wanted: Targets) -> NDArray[np.float32]:
         """Return the scores of the given items, `(T,)`."""
-        return _at_sparse(self.offsets, self.items, self.values, wanted.offsets, wanted.items, self.n_items)
+        return scores_in_sparse(self.offsets, self.items, self.values, wanted.offsets, wanted.items, self.n_items)
 
     def answer(self, k: int, targets: Targets | None, limits: Limits) -> tuple[TopK, RankCounts]:
         """Answer from the candidates alone."""
         wanted = targets or Targets(np.zeros(len(self) + 1, np.int64), np.zeros(0, np.int32))
         allowed = np.ones(0, np.bool_) if limits.allowed is None else limits.allowed
         k = min(k, self.n_items)
-        items, scores, greater, equal, sane = _sparse_kernel(
+        items, scores, greater, equal, sane = answers_of_sparse(
             self.offsets, self.items, self.values, self.n_items, k,
             wanted.offsets, wanted.items, limits.offsets, limits.barred, allowed,
         )  # fmt: skip
@@ -233,12 +238,12 @@ def tie_key(code: int) -> int:
 
     The finaliser of MurmurHash3, a bijection of 32 bits: different codes never collide.
     """
-    return int(_tie_key(np.uint32(code)))
+    return int(place_in_ties(np.uint32(code)))
 
 
 def tie_keys(n_items: int) -> NDArray[np.uint32]:
     """Return `tie_key` of the codes `0..n_items`, as an array."""
-    return _tie_keys(n_items)
+    return place_in_ties_of_all(n_items)
 
 
 def top_slowly(scores: NDArray[np.float32], k: int) -> list[int]:
@@ -250,7 +255,7 @@ def top_slowly(scores: NDArray[np.float32], k: int) -> list[int]:
 def _answer_dense(values: NDArray[np.float32], k: int, targets: Targets, limits: Limits) -> tuple[TopK, RankCounts]:
     allowed = np.ones(0, np.bool_) if limits.allowed is None else limits.allowed
     k = min(k, values.shape[1])
-    items, scores, greater, equal, sane = _dense_kernel(
+    items, scores, greater, equal, sane = answers_of_dense(
         values, k, targets.offsets, targets.items, limits.offsets, limits.barred, allowed
     )
     if not sane:
@@ -264,230 +269,3 @@ def _joined(parts: list[tuple[TopK, RankCounts]], k: int) -> tuple[TopK, RankCou
     top = TopK(np.concatenate([t.items for t, _ in parts]), np.concatenate([t.scores for t, _ in parts]))
     counts = RankCounts(np.concatenate([c.greater for _, c in parts]), np.concatenate([c.equal for _, c in parts]))
     return top, counts
-
-
-@compiled
-def _tie_key(code: np.uint32) -> np.uint32:
-    x = np.uint32(code)
-    x ^= x >> np.uint32(16)
-    x = np.uint32(x * np.uint32(0x85EBCA6B))
-    x ^= x >> np.uint32(13)
-    x = np.uint32(x * np.uint32(0xC2B2AE35))
-    x ^= x >> np.uint32(16)
-    return x
-
-
-@compiled
-def _tie_keys(n_items: int) -> NDArray[np.uint32]:
-    keys = np.empty(n_items, np.uint32)
-    for code in range(n_items):
-        keys[code] = _tie_key(np.uint32(code))
-    return keys
-
-
-@compiled
-def _before(score: float, code: int, other_score: float, other_code: int) -> bool:
-    """Say whether the first comes before the second in a list."""
-    if score != other_score:
-        return score > other_score
-    return bool(_tie_key(np.uint32(code)) < _tie_key(np.uint32(other_code)))
-
-
-@compiled
-def _offer(items: NDArray[np.int32], scores: NDArray[np.float32], size: int, k: int, code: int, score: float) -> int:
-    """Offer an item to a heap of the best `k` whose worst is at the root; return the new size."""
-    if size < k:
-        place = size
-        size += 1
-        while place > 0:
-            parent = (place - 1) // 2
-            if not _before(scores[parent], items[parent], score, code):
-                break
-            scores[place], items[place] = scores[parent], items[parent]
-            place = parent
-        scores[place], items[place] = score, code
-        return size
-    if not _before(score, code, scores[0], items[0]):
-        return size
-    _sink(items, scores, size, code, score)
-    return size
-
-
-@compiled
-def _sink(items: NDArray[np.int32], scores: NDArray[np.float32], size: int, code: int, score: float) -> None:
-    """Put an item in place of the root and let it sink."""
-    place = 0
-    while True:
-        child = 2 * place + 1
-        if child >= size:
-            break
-        if child + 1 < size and _before(scores[child], items[child], scores[child + 1], items[child + 1]):
-            child += 1
-        if not _before(score, code, scores[child], items[child]):
-            break
-        scores[place], items[place] = scores[child], items[child]
-        place = child
-    scores[place], items[place] = score, code
-
-
-@compiled
-def _unheap(items: NDArray[np.int32], scores: NDArray[np.float32], size: int) -> None:
-    """Turn the heap into a list, best first."""
-    while size > 1:
-        size -= 1
-        score, code = scores[size], items[size]
-        scores[size], items[size] = scores[0], items[0]
-        _sink(items, scores, size, code, score)
-
-
-@compiled
-def _least(row: NDArray[np.float32], k: int, best: NDArray[np.float32]) -> np.float32:
-    """Return a score that at least `k` items of the row reach, and not many more.
-
-    The row is dealt out to `len(best)` hands; where `k` hands hold an item that good, so does the
-    row.  Of `2 k` hands the `k`-th best lets about 1.4 `k` items pass.
-    """
-    hands = len(best)
-    if len(row) < 2 * hands:
-        return np.float32(-np.inf)
-    best[:] = -np.inf
-    for start in range(0, len(row), hands):
-        for i in range(min(hands, len(row) - start)):
-            best[i] = row[start + i] if row[start + i] > best[i] else best[i]
-    return np.float32(np.partition(best, hands - k)[hands - k])
-
-
-@compiled
-def _dense_kernel(
-    values: NDArray[np.float32],
-    k: int,
-    target_offsets: NDArray[np.int64],
-    targets: NDArray[np.int32],
-    barred_offsets: NDArray[np.int64],
-    barred: NDArray[np.int32],
-    allowed: NDArray[np.bool_],
-) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], bool]:
-    n, width = values.shape
-    items = np.full((n, k), -1, np.int32)
-    scores = np.full((n, k), -np.inf, np.float32)
-    greater = np.full(len(targets), width, np.int64)
-    equal = np.zeros(len(targets), np.int64)
-    nothing = np.float32(-np.inf)
-    best = np.empty(2 * k, np.float32)
-    for b in range(n):
-        row = values[b]
-        wrong = 0
-        for i in range(width):
-            wrong += row[i] != row[i]
-        if wrong:
-            return items, scores, greater, equal, False
-        for e in range(barred_offsets[b], barred_offsets[b + 1]):
-            if barred[e] >= 0:
-                row[barred[e]] = nothing
-        if len(allowed):
-            for i in range(width):
-                if not allowed[i]:
-                    row[i] = nothing
-        for t in range(target_offsets[b], target_offsets[b + 1]):
-            if targets[t] < 0 or row[targets[t]] == nothing:
-                continue
-            own = row[targets[t]]
-            above, same = np.int32(0), np.int32(0)
-            for i in range(width):
-                above += row[i] > own
-                same += row[i] == own
-            greater[t] = above
-            equal[t] = same
-        if k:
-            size = 0
-            least = _least(row, k, best)
-            for start in range(0, width, _RUN):
-                stop = min(start + _RUN, width)
-                worthy = np.int32(0)
-                for i in range(start, stop):
-                    worthy += row[i] >= least
-                if worthy:
-                    for i in range(start, stop):
-                        if row[i] >= least and row[i] > nothing:
-                            size = _offer(items[b], scores[b], size, k, i, row[i])
-            _unheap(items[b], scores[b], size)
-    return items, scores, greater, equal, True
-
-
-@compiled
-def _sparse_kernel(
-    offsets: NDArray[np.int64],
-    codes: NDArray[np.int32],
-    values: NDArray[np.float32],
-    n_items: int,
-    k: int,
-    target_offsets: NDArray[np.int64],
-    targets: NDArray[np.int32],
-    barred_offsets: NDArray[np.int64],
-    barred: NDArray[np.int32],
-    allowed: NDArray[np.bool_],
-) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], bool]:
-    n = len(offsets) - 1
-    items = np.full((n, k), -1, np.int32)
-    scores = np.full((n, k), -np.inf, np.float32)
-    greater = np.full(len(targets), n_items, np.int64)
-    equal = np.zeros(len(targets), np.int64)
-    nothing = np.float32(-np.inf)
-    limited = len(barred) > 0
-    stamp = np.full(n_items if limited else 0, -1, np.int64)
-    for b in range(n):
-        a, z = offsets[b], offsets[b + 1]
-        for e in range(barred_offsets[b], barred_offsets[b + 1]):
-            if barred[e] >= 0:
-                stamp[barred[e]] = b
-        size = 0
-        for i in range(a, z):
-            score, code = values[i], codes[i]
-            if score != score:
-                return items, scores, greater, equal, False
-            if score == nothing or (limited and stamp[code] == b) or (len(allowed) and not allowed[code]):
-                continue
-            if k and (size < k or score >= scores[b, 0]):
-                size = _offer(items[b], scores[b], size, k, code, score)
-        _unheap(items[b], scores[b], size)
-        for t in range(target_offsets[b], target_offsets[b + 1]):
-            target = targets[t]
-            if target < 0 or (limited and stamp[target] == b) or (len(allowed) and not allowed[target]):
-                continue
-            own = nothing
-            for i in range(a, z):
-                if codes[i] == target:
-                    own = values[i]
-            if own == nothing:
-                continue
-            above, same = 0, 0
-            for i in range(a, z):
-                if (limited and stamp[codes[i]] == b) or (len(allowed) and not allowed[codes[i]]):
-                    continue
-                above += values[i] > own
-                same += values[i] == own
-            greater[t] = above
-            equal[t] = same
-    return items, scores, greater, equal, True
-
-
-@compiled
-def _at_sparse(
-    offsets: NDArray[np.int64],
-    codes: NDArray[np.int32],
-    values: NDArray[np.float32],
-    wanted_offsets: NDArray[np.int64],
-    wanted: NDArray[np.int32],
-    n_items: int,
-) -> NDArray[np.float32]:
-    found = np.full(len(wanted), -np.inf, np.float32)
-    row = np.full(n_items, -np.inf, np.float32)
-    for b in range(len(offsets) - 1):
-        for i in range(offsets[b], offsets[b + 1]):
-            row[codes[i]] = values[i]
-        for t in range(wanted_offsets[b], wanted_offsets[b + 1]):
-            if wanted[t] >= 0:
-                found[t] = row[wanted[t]]
-        for i in range(offsets[b], offsets[b + 1]):
-            row[codes[i]] = -np.inf
-    return found

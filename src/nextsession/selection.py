@@ -1,0 +1,252 @@
+"""Selection: the loops that find the best items of a row of scores and count what beats a target.
+
+Compiled, over plain arrays; `nextsession.scores` says what they mean, and its tests hold them to a sort.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextsession.compiled import compiled
+
+_RUN = 32  # items looked at together when lists are made
+
+
+@compiled
+def place_in_ties(code: np.uint32) -> np.uint32:
+    """Return the place of a code among all codes of 32 bits, as `scores.tie_key` says."""
+    x = np.uint32(code)
+    x ^= x >> np.uint32(16)
+    x = np.uint32(x * np.uint32(0x85EBCA6B))
+    x ^= x >> np.uint32(13)
+    x = np.uint32(x * np.uint32(0xC2B2AE35))
+    x ^= x >> np.uint32(16)
+    return x
+
+
+@compiled
+def place_in_ties_of_all(n_items: int) -> NDArray[np.uint32]:
+    """Return that place of the codes `0..n_items`, `(n_items,)`."""
+    keys = np.empty(n_items, np.uint32)
+    for code in range(n_items):
+        keys[code] = place_in_ties(np.uint32(code))
+    return keys
+
+
+@compiled
+def _before(score: float, code: int, other_score: float, other_code: int) -> bool:
+    """Say whether the first comes before the second in a list."""
+    if score != other_score:
+        return score > other_score
+    return bool(place_in_ties(np.uint32(code)) < place_in_ties(np.uint32(other_code)))
+
+
+@compiled
+def _offer(items: NDArray[np.int32], scores: NDArray[np.float32], size: int, k: int, code: int, score: float) -> int:
+    """Offer an item to a heap of the best `k` whose worst is at the root; return the new size."""
+    if size < k:
+        place = size
+        size += 1
+        while place > 0:
+            parent = (place - 1) // 2
+            if not _before(scores[parent], items[parent], score, code):
+                break
+            scores[place], items[place] = scores[parent], items[parent]
+            place = parent
+        scores[place], items[place] = score, code
+        return size
+    if not _before(score, code, scores[0], items[0]):
+        return size
+    _sink(items, scores, size, code, score)
+    return size
+
+
+@compiled
+def _sink(items: NDArray[np.int32], scores: NDArray[np.float32], size: int, code: int, score: float) -> None:
+    """Put an item in place of the root and let it sink."""
+    place = 0
+    while True:
+        child = 2 * place + 1
+        if child >= size:
+            break
+        if child + 1 < size and _before(scores[child], items[child], scores[child + 1], items[child + 1]):
+            child += 1
+        if not _before(score, code, scores[child], items[child]):
+            break
+        scores[place], items[place] = scores[child], items[child]
+        place = child
+    scores[place], items[place] = score, code
+
+
+@compiled
+def _unheap(items: NDArray[np.int32], scores: NDArray[np.float32], size: int) -> None:
+    """Turn the heap into a list, best first."""
+    while size > 1:
+        size -= 1
+        score, code = scores[size], items[size]
+        scores[size], items[size] = scores[0], items[0]
+        _sink(items, scores, size, code, score)
+
+
+@compiled
+def _least(row: NDArray[np.float32], k: int, best: NDArray[np.float32]) -> np.float32:
+    """Return a score that at least `k` items of the row reach, and not many more.
+
+    The row is dealt out to `len(best)` hands; where `k` hands hold an item that good, so does the
+    row.  Of `2 k` hands the `k`-th best lets about 1.4 `k` items pass.
+    """
+    hands = len(best)
+    if len(row) < 2 * hands:
+        return np.float32(-np.inf)
+    best[:] = -np.inf
+    for start in range(0, len(row), hands):
+        for i in range(min(hands, len(row) - start)):
+            best[i] = row[start + i] if row[start + i] > best[i] else best[i]
+    return np.float32(np.partition(best, hands - k)[hands - k])
+
+
+@compiled
+def answers_of_dense(
+    values: NDArray[np.float32],
+    k: int,
+    target_offsets: NDArray[np.int64],
+    targets: NDArray[np.int32],
+    barred_offsets: NDArray[np.int64],
+    barred: NDArray[np.int32],
+    allowed: NDArray[np.bool_],
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], bool]:
+    """Answer from a matrix `(B, V)`, which is changed: barred items lose their score.
+
+    Returns:
+        The best `k` codes and their scores `(B, k)`, how many items beat and equal each target
+        `(T,)`, and False if a score is NaN (then the rest means nothing).
+    """
+    n, width = values.shape
+    items = np.full((n, k), -1, np.int32)
+    scores = np.full((n, k), -np.inf, np.float32)
+    greater = np.full(len(targets), width, np.int64)
+    equal = np.zeros(len(targets), np.int64)
+    nothing = np.float32(-np.inf)
+    best = np.empty(2 * k, np.float32)
+    for b in range(n):
+        row = values[b]
+        wrong = 0
+        for i in range(width):
+            wrong += row[i] != row[i]
+        if wrong:
+            return items, scores, greater, equal, False
+        for e in range(barred_offsets[b], barred_offsets[b + 1]):
+            if barred[e] >= 0:
+                row[barred[e]] = nothing
+        if len(allowed):
+            for i in range(width):
+                if not allowed[i]:
+                    row[i] = nothing
+        for t in range(target_offsets[b], target_offsets[b + 1]):
+            if targets[t] < 0 or row[targets[t]] == nothing:
+                continue
+            own = row[targets[t]]
+            above, same = np.int32(0), np.int32(0)
+            for i in range(width):
+                above += row[i] > own
+                same += row[i] == own
+            greater[t] = above
+            equal[t] = same
+        if k:
+            size = 0
+            least = _least(row, k, best)
+            for start in range(0, width, _RUN):
+                stop = min(start + _RUN, width)
+                worthy = np.int32(0)
+                for i in range(start, stop):
+                    worthy += row[i] >= least
+                if worthy:
+                    for i in range(start, stop):
+                        if row[i] >= least and row[i] > nothing:
+                            size = _offer(items[b], scores[b], size, k, i, row[i])
+            _unheap(items[b], scores[b], size)
+    return items, scores, greater, equal, True
+
+
+@compiled
+def answers_of_sparse(
+    offsets: NDArray[np.int64],
+    codes: NDArray[np.int32],
+    values: NDArray[np.float32],
+    n_items: int,
+    k: int,
+    target_offsets: NDArray[np.int64],
+    targets: NDArray[np.int32],
+    barred_offsets: NDArray[np.int64],
+    barred: NDArray[np.int32],
+    allowed: NDArray[np.bool_],
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], bool]:
+    """Answer from candidates alone, those of question `b` at `offsets[b]..offsets[b + 1]`.
+
+    Returns:
+        What `answers_of_dense` returns.
+    """
+    n = len(offsets) - 1
+    items = np.full((n, k), -1, np.int32)
+    scores = np.full((n, k), -np.inf, np.float32)
+    greater = np.full(len(targets), n_items, np.int64)
+    equal = np.zeros(len(targets), np.int64)
+    nothing = np.float32(-np.inf)
+    limited = len(barred) > 0
+    stamp = np.full(n_items if limited else 0, -1, np.int64)
+    for b in range(n):
+        a, z = offsets[b], offsets[b + 1]
+        for e in range(barred_offsets[b], barred_offsets[b + 1]):
+            if barred[e] >= 0:
+                stamp[barred[e]] = b
+        size = 0
+        for i in range(a, z):
+            score, code = values[i], codes[i]
+            if score != score:
+                return items, scores, greater, equal, False
+            if score == nothing or (limited and stamp[code] == b) or (len(allowed) and not allowed[code]):
+                continue
+            if k and (size < k or score >= scores[b, 0]):
+                size = _offer(items[b], scores[b], size, k, code, score)
+        _unheap(items[b], scores[b], size)
+        for t in range(target_offsets[b], target_offsets[b + 1]):
+            target = targets[t]
+            if target < 0 or (limited and stamp[target] == b) or (len(allowed) and not allowed[target]):
+                continue
+            own = nothing
+            for i in range(a, z):
+                if codes[i] == target:
+                    own = values[i]
+            if own == nothing:
+                continue
+            above, same = 0, 0
+            for i in range(a, z):
+                if (limited and stamp[codes[i]] == b) or (len(allowed) and not allowed[codes[i]]):
+                    continue
+                above += values[i] > own
+                same += values[i] == own
+            greater[t] = above
+            equal[t] = same
+    return items, scores, greater, equal, True
+
+
+@compiled
+def scores_in_sparse(
+    offsets: NDArray[np.int64],
+    codes: NDArray[np.int32],
+    values: NDArray[np.float32],
+    wanted_offsets: NDArray[np.int64],
+    wanted: NDArray[np.int32],
+    n_items: int,
+) -> NDArray[np.float32]:
+    """Return the scores of wanted items among the candidates, `(T,)`; `-inf` where there is none."""
+    found = np.full(len(wanted), -np.inf, np.float32)
+    row = np.full(n_items, -np.inf, np.float32)
+    for b in range(len(offsets) - 1):
+        for i in range(offsets[b], offsets[b + 1]):
+            row[codes[i]] = values[i]
+        for t in range(wanted_offsets[b], wanted_offsets[b + 1]):
+            if wanted[t] >= 0:
+                found[t] = row[wanted[t]]
+        for i in range(offsets[b], offsets[b + 1]):
+            row[codes[i]] = -np.inf
+    return found

@@ -70,6 +70,7 @@ class Workspace(NamedTuple):
     steps: NDArray[np.int32]  # (V,) events from the end of the question to the item, from 1; 0: not in it
     marks: NDArray[np.int64]  # (V,) the neighbour that last voted for the item
     votes: NDArray[np.float64]  # (V,)
+    rarity: NDArray[np.float64]  # (V,) idf when the question is asked
     touched: NDArray[np.int32]  # (V,) items with votes
     newest: NDArray[np.int32]  # (candidates,) newest first
     shared: NDArray[np.float64]  # (candidates,) weights of shared items, then similarity
@@ -88,6 +89,7 @@ def workspace(n_items: int, sample: int, longest: int) -> Workspace:
         steps=np.zeros(n_items, np.int32),
         marks=np.zeros(n_items, np.int64),
         votes=np.empty(n_items, np.float64),
+        rarity=np.empty(n_items, np.float64),
         touched=np.empty(n_items, np.int32),
         newest=np.empty(sample, np.int32),
         shared=np.empty(sample, np.float64),
@@ -364,7 +366,7 @@ def _greatest(values: NDArray[np.float64], size: int, k: int) -> float:
 @compiled
 def _vote(recipe: Recipe, index: Index, known: int, chosen: int, voters: int, work: Workspace) -> int:
     """Let the neighbours vote for their items; return how many items have votes."""
-    touched = 0
+    touched, everything = 0, known == len(index.ends)
     for c in range(chosen):
         session = work.chosen[c]
         strength = work.shared[c] * _decay(recipe, work.nearest[c])
@@ -380,7 +382,9 @@ def _vote(recipe: Recipe, index: Index, known: int, chosen: int, voters: int, wo
             if recipe.distance_scale > 0:
                 vote *= math.exp(-abs(e - shared) / recipe.distance_scale)
             if recipe.idf != 0:
-                vote *= recipe.base + recipe.idf * _idf(index, item, known)
+                if work.marks[item] <= voters:
+                    work.rarity[item] = index.idf[item] if everything else _idf(index, item, known)
+                vote *= recipe.base + recipe.idf * work.rarity[item]
             if work.marks[item] <= voters:
                 work.touched[touched] = item
                 touched += 1
@@ -393,9 +397,7 @@ def _vote(recipe: Recipe, index: Index, known: int, chosen: int, voters: int, wo
 
 @compiled
 def _idf(index: Index, item: int, known: int) -> float:
-    """Return the idf of an item among the first `known` sessions."""
-    if known == len(index.ends):
-        return float(index.idf[item])
+    """Return the idf of an item among the first `known` sessions, of which one holds it."""
     start, stop = index.posting_offsets[item], index.posting_offsets[item + 1]
     later = start + np.searchsorted(index.postings[start:stop], known)
     events = index.prior[later] if later < stop else index.events[item]

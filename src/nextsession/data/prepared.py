@@ -61,7 +61,7 @@ EVENTS_AT_ONCE = 8_000_000
 """Most events that are put in order at once (about 100 bytes each)."""
 
 _CHUNK = 1 << 20
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR}
+_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST}
 
 
 @dataclass(frozen=True, eq=False)
@@ -335,7 +335,7 @@ def _place(folder: Path) -> Iterator[Path]:
         with whole_directory(folder) as scratch:
             yield scratch
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in _REFUSED:
             raise
         raise ArtifactError(
             f"{folder} could not be written: {error.strerror}. Nothing was left there; "

@@ -6,15 +6,23 @@ import pkgutil
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
+import typer
 
 import nextsession
-from nextsession import errors, registry, testing
+from nextsession import Settings, errors, registry, testing
+from nextsession.cli import app
+from nextsession.cli.pages import pages
+from nextsession.data import sets
+from nextsession.data.format import Columns, Filters, Labels, LogFormat, SessionRule
+from nextsession.outcomes import EvaluationSettings
+from nextsession.splits import SplitSettings
 from nextsession.testing import checks
 
 ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs/reference"
 
 
 @cache
@@ -70,13 +78,42 @@ def test_promises_are_listed_as_they_are_made() -> None:
     assert rows == [(name, (check.__doc__ or "").partition("\n")[0]) for name, check in checks()]
 
 
+def test_generated_pages_are_current() -> None:
+    stale = [n for n, text in pages().items() if not (REFERENCE / n).exists() or (REFERENCE / n).read_text() != text]
+    assert stale == [], "run `make docs`"
+
+
 @pytest.mark.parametrize("name", registry.names())
 def test_models_and_their_settings_have_a_page(name: str) -> None:
-    page = ROOT / f"docs/reference/models/{name}.md"
-    assert page.exists(), f"run `make docs`: there is no {page.relative_to(ROOT)}"
-    text = page.read_text(encoding="utf-8")
+    text = (REFERENCE / "models" / f"{name}.md").read_text(encoding="utf-8")
     for setting in registry.model_class(name).settings_class.model_fields:
-        assert f"`{setting}`" in text, f"run `make docs`: {page.relative_to(ROOT)} does not name {setting}"
+        assert mentioned(setting, text), setting
+
+
+def commands(group: Any, path: str) -> list[str]:
+    inner = getattr(group, "commands", None)
+    return [path] if inner is None else [c for name, one in inner.items() for c in commands(one, f"{path} {name}")]
+
+
+@pytest.mark.parametrize("command", commands(typer.main.get_command(app), "nextsession"))
+def test_commands_are_in_the_reference(command: str) -> None:
+    assert mentioned(command, (REFERENCE / "commands.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", sets.names())
+def test_data_sets_are_in_the_reference(name: str) -> None:
+    assert mentioned(name, documentation("docs/reference"))
+
+
+@pytest.mark.parametrize("group", [SplitSettings, EvaluationSettings, SessionRule, Filters, Columns, Labels, LogFormat])
+def test_settings_are_in_the_reference(group: type[Settings]) -> None:
+    text = documentation("docs/reference")
+    assert [name for name in group.model_fields if not mentioned(name, text)] == []
+
+
+@pytest.mark.parametrize("protocol", get_args(get_type_hints(SplitSettings)["protocol"]))
+def test_protocols_are_explained(protocol: str) -> None:
+    assert mentioned(protocol, documentation())
 
 
 def public_things(module: str) -> list[tuple[str, Any]]:

@@ -161,12 +161,12 @@ def test_many_questions_are_answered_in_slices(model, monkeypatch):
     monkeypatch.setattr(
         "nextsession.recommender.Runtime", lambda: Runtime(block_bytes=4 * 4 * 3)
     )  # three rows at a time
-    sizes = []
+    instants = []
     score = Given._score
-    monkeypatch.setattr(Given, "_score", lambda self, h, t: (sizes.append(len(h)), score(self, h, t))[1])
+    monkeypatch.setattr(Given, "_score", lambda self, h, t: (instants.append(t.tolist()), score(self, h, t))[1])
     many = LOG.take([0, 1, 0, 1, 0, 1, 0])
     answer = model.recommend(many, 2, asked_at=np.arange(7) + 10**8, exclude="history")
-    assert sizes == [3, 3, 1]
+    assert [[t - 10**8 for t in slice] for slice in instants] == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(answer) == [["d"], ["c"], ["d"], ["c"], ["d"], ["c"], ["d"]]
 
 
@@ -210,6 +210,13 @@ def test_learning_on_appends_items():
     assert model.vocabulary_.ids.tolist() == ["a", "b", "c", "d", "z"]
     assert model.counts_.tolist() == [4, 2, 1, 1, 1]
     assert model.trained_until_ == 10**9 + 1
+
+
+def test_ignored_events_teach_nothing_later_either():
+    later = SessionLog.from_lists([[["z", "a"]]], times=[[[10**9, 10**9]]])
+    model = Popular().fit(LOG).update(replace(later, labels=np.array([0, 1], np.int8)))
+    assert model.vocabulary_.ids.tolist() == ["a", "b", "c", "d"]
+    assert model.counts_.tolist() == [4, 2, 1, 1]
 
 
 def cases_of(log, draw):

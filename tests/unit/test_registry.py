@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from types import ModuleType
 
 import pytest
 
@@ -54,3 +55,11 @@ def test_a_file_without_a_model_is_refused(monkeypatch):
     monkeypatch.setattr(registry.importlib, "import_module", lambda name: sys.modules["nextsession.errors"])
     with pytest.raises(UnknownNameError, match="errors defines no Recommender"):
         registry.model_class("errors")
+
+
+def test_a_private_class_of_a_file_is_not_its_model(monkeypatch):
+    module = ModuleType("nextsession.models.popular")
+    for name in ("_Base", "Shown"):
+        setattr(module, name, type(name, (Popular,), {"__module__": module.__name__}))
+    monkeypatch.setattr(registry.importlib, "import_module", lambda name: module)
+    assert registry.model_class("popular").__name__ == "Shown"

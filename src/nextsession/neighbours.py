@@ -28,9 +28,9 @@ from nextsession.scores import SparseScores
 class NeighbourSettings(Settings):
     """Settings that all neighbour models share."""
 
-    neighbours: int = Field(default=100, ge=1)
+    neighbours: int = Field(default=500, ge=1)
     """Sessions that vote (`k` in the papers)."""
-    sample: int = Field(default=1000, ge=1)
+    sample: int = Field(default=5000, ge=1)
     """Candidates: the most recent sessions that share an item with the question (`sample_size`)."""
     reads: Literal["session", "history"] = "session"
     """The question is the last session, or all that is known of the visitor, end to end."""

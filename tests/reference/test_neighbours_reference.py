@@ -299,7 +299,9 @@ def test_of_equal_sessions_the_more_recent_votes_and_of_one_instant_the_one_furt
 
 
 def test_linear_weights_reach_beyond_the_tenth_item():
-    model = create("vsknn", weighting="linear", decay="same").fit(log_of([Visit(1, [11, 50]), Visit(1, [1, 60])]))
+    model = create("vsknn", weighting="linear", decay="same", idf=0).fit(
+        log_of([Visit(1, [11, 50]), Visit(1, [1, 60])])
+    )
     question = list(range(12))
     model.update(log_of([Visit(1, question)]))
     found = rows_of(model, [[question]], 5 * HOUR)[0]

@@ -19,10 +19,10 @@ class VSKNNSettings(NeighbourSettings):
     weighting: Literal["same", "div", "quadratic", "log", "linear", "idf"] = "quadratic"
     """Weight of the question's item at place `p` of `L`: 1, `p/L`, `(p/L)^2`, `1/log10(L-p+1.7)`,
     `max(0, 1-0.1(L-p))`, or the item's idf instead of its place."""
-    decay: Literal["same", "div", "quadratic", "log", "linear"] = "quadratic"
+    decay: Literal["same", "div", "quadratic", "log", "linear"] = "div"
     """A neighbour whose latest shared item is `s` events from the end of the question (the last
     is 1) votes with 1, `1/s`, `1/s^2`, `1/log10(s+1.7)` or `max(0, 1-0.1s)` of its similarity."""
-    idf: float = Field(default=0.0, ge=0)
+    idf: float = Field(default=5.0, ge=0)
     """Votes for an item count `1 + idf x ln(sessions / events of the item)` times; 0: once."""
 
 

@@ -12,10 +12,6 @@ from nextsession.neighbours import NeighbourModel, NeighbourSettings
 class VSTANSettings(NeighbourSettings):
     """Settings of `VSTAN`; each decay is the distance at which a weight falls to 1/e, none: it never falls."""
 
-    neighbours: int = Field(default=500, ge=1)
-    """Sessions that vote (`k`)."""
-    sample: int = Field(default=5000, ge=1)
-    """Candidates: the most recent sessions that share an item with the question (`sample_size`)."""
     place_decay: float | None = Field(default=1.02, gt=0)
     """Events from the end of the question to the shared item (`lambda_spw`)."""
     age_decay: Duration | None = Field(default=432_000_000, gt=0)

@@ -60,9 +60,13 @@ class NeighbourModel(Recommender[C]):
 
     `update` adds sessions.  It gives what fitting on everything gives, as long as no session is cut
     between two logs: a session that continues counts as another session.
+
+    Where a log only knows the order of events (`SessionLog.timed`), nothing is weighed by age and
+    every session exists for every question.
     """
 
     index_: Index
+    timed_: bool
 
     @abstractmethod
     def _recipe(self) -> Recipe:
@@ -73,10 +77,11 @@ class NeighbourModel(Recommender[C]):
         return IndexRule()
 
     def _fit(self, log: SessionLog, runtime: Runtime) -> None:
+        self.timed_ = log.timed
         self._learn(np.asarray(log.items), log.session_offsets, log.session_ends)
 
     def _update(self, log: SessionLog, runtime: Runtime) -> None:
-        old = self.index_
+        old, self.timed_ = self.index_, self.timed_ and log.timed
         self._learn(
             np.concatenate([old.items, log.items]),
             np.concatenate([old.offsets, old.offsets[-1] + log.session_offsets[1:]]),
@@ -108,13 +113,18 @@ class NeighbourModel(Recommender[C]):
         neighbours, sample = self.config.neighbours, min(self.config.sample, n_sessions)
         work = workspace(n_items, sample, int(np.max(stops - starts, initial=0)))
         items = np.asarray(histories.items)
-        found = search(self._recipe(), self.index_, neighbours, sample, items, starts, stops, asked_at, work)
+        recipe = self._recipe()
+        if not (self.timed_ and histories.timed):
+            recipe = recipe._replace(clocked=False, age_scale=0.0)
+        found = search(recipe, self.index_, neighbours, sample, items, starts, stops, asked_at, work)
         return SparseScores(*found, n_items)
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
-        return {name: getattr(self.index_, name) for name in ("items", "offsets", "ends")}
+        arrays = {name: getattr(self.index_, name) for name in ("items", "offsets", "ends")}
+        return {**arrays, "timed": np.array([self.timed_])}
 
     def _restore(self, arrays: dict[str, NDArray[Any]]) -> None:
+        self.timed_ = bool(arrays["timed"][0])
         self._learn(arrays["items"], arrays["offsets"], arrays["ends"])
 
 

@@ -2,6 +2,7 @@
 
 import heapq
 from collections import defaultdict
+from dataclasses import replace
 from fractions import Fraction
 from math import exp, log, log10, sqrt
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextsession import SessionLog, Vocabulary, create
+from nextsession import SessionLog, Vocabulary, create, load
 
 HOUR = 3_600_000
 NAMES = ["sknn", "vsknn", "stan", "vstan", "vmisknn"]
@@ -321,6 +322,16 @@ def test_scores_do_not_vanish_long_after_the_last_session(name):
     model = create(name).fit(log_of([Visit(1, [1, 2]), Visit(900, [1, 3]), Visit(500, [7, 8])]))
     found = rows_of(model, [[[1]]], 200_000 * HOUR)[0]
     assert 0 < found[2] < found[3]
+
+
+@pytest.mark.parametrize("name", ["stan", "vstan"])
+def test_without_times_there_is_no_clock(name, tmp_path):
+    log_ = log_of([Visit(1, [1, 2]), Visit(5, [1, 3])])
+    model = create(name).fit(replace(log_, timed=False))
+    assert set(rows_of(model, [[[1]]], 2 * HOUR)[0]) == {1, 2, 3}
+    model.save(tmp_path / "model")
+    assert rows_of(load(tmp_path / "model"), [[[1]]], 2 * HOUR) == rows_of(model, [[[1]]], 900 * HOUR)
+    assert set(rows_of(create(name).fit(log_), [[[1]]], 2 * HOUR)[0]) == {1, 2}
 
 
 def test_a_question_may_have_any_number_of_answers():

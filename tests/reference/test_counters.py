@@ -431,18 +431,14 @@ def test_bprmf_step_descends_the_loss():
 
     rng, rate, decay = np.random.default_rng(3), 1e-3, 0.1
     users, items = np.zeros(1, np.int64), np.zeros(1, np.int32)  # one event: the draw can only be (0, 0, not 0)
-    start = {
-        "u": rng.normal(size=(1, 3)).astype(np.float32),
-        "v": rng.normal(size=(2, 3)).astype(np.float32),
-        "b": rng.normal(size=2).astype(np.float32),
-    }
+    start = {"u": rng.normal(size=(1, 3)).astype(np.float32), "v": rng.normal(size=(2, 4)).astype(np.float32)}
 
-    def loss(u, v, b):
-        margin = u[0] @ (v[0] - v[1]) + b[0] - b[1]
-        return np.log1p(np.exp(-margin)) + decay / 2 * ((u**2).sum() + (v**2).sum() + (b**2).sum())
+    def loss(u, v):
+        margin = u[0] @ (v[0, :3] - v[1, :3]) + v[0, 3] - v[1, 3]
+        return np.log1p(np.exp(-margin)) + decay / 2 * ((u**2).sum() + (v**2).sum())
 
     moved = {name: x.copy() for name, x in start.items()}
-    _descend(rng, users, items, np.zeros(1, np.int64), moved["u"], moved["v"], moved["b"], rate, decay)
+    _descend(rng, users, items, np.array([0, 1]), np.zeros(1, np.int64), moved["u"], moved["v"], rate, decay)
     for name, x in start.items():
         for place in np.ndindex(x.shape):
             up, down = ({k: a.astype(np.float64) for k, a in start.items()} for _ in range(2))
@@ -456,10 +452,10 @@ def test_bprmf_negatives_are_never_positives():
     """Where every visitor has taken all items but one, only that one is ever pushed down."""
     log = SessionLog.from_lists([[["a", "b", "c"]]] * 50 + [[["d"]]])
     model = create("bprmf", dim=4, epochs=5, regularisation=0.0).fit(log)
-    biases = dict(zip(log.vocabulary.ids.tolist(), model.biases_.tolist(), strict=True))
+    biases = dict(zip(log.vocabulary.ids.tolist(), model.vectors_[:, -1].tolist(), strict=True))
     assert biases["d"] < 0 < min(biases["a"], biases["b"], biases["c"])
     everything = SessionLog.from_lists([[["a", "b"]]])
-    assert np.all(create("bprmf", dim=4).fit(everything).biases_ == 0)  # nothing to rank below
+    assert np.all(create("bprmf", dim=4).fit(everything).vectors_[:, -1] == 0)  # nothing to rank below
 
 
 def test_bprmf_finds_two_worlds():

@@ -9,9 +9,11 @@ from pydantic import Field
 from nextsession.compiled import compiled
 from nextsession.config import Runtime, Settings
 from nextsession.counting import last_sessions
-from nextsession.data.log import SessionLog
+from nextsession.data.log import SessionLog, offsets_of
 from nextsession.recommender import Recommender
 from nextsession.scores import DotScores
+
+_MEASURED = 4096  # visitors whose trained and folded factors are compared in length
 
 
 class BPRMFSettings(Settings):
@@ -49,8 +51,7 @@ class BPRMF(Recommender[BPRMFSettings]):
     ordered: ClassVar[bool] = False
     stochastic: ClassVar[bool] = True
 
-    factors_: NDArray[np.float32]  # (V, dim)
-    biases_: NDArray[np.float32]  # (V,)
+    vectors_: NDArray[np.float32]  # (V, dim + 1) factors of each item, and last its bias
     scale_: NDArray[np.float64]  # (1,) makes folded factors as long as trained ones
 
     def _fit(self, log: SessionLog, runtime: Runtime) -> None:
@@ -58,18 +59,21 @@ class BPRMF(Recommender[BPRMFSettings]):
         rng = np.random.default_rng(runtime.seed)
         offsets = log.session_offsets if settings.reads == "session" else log.event_offsets
         users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        self.factors_ = rng.uniform(-0.05, 0.05, (log.n_items, settings.dim)).astype(np.float32)
-        self.biases_ = np.zeros(log.n_items, np.float32)
+        keys = np.unique(users * log.n_items + log.items)
+        starts = offsets_of(np.bincount(keys // log.n_items, minlength=len(offsets) - 1))
         of_users = rng.uniform(-0.05, 0.05, (len(offsets) - 1, settings.dim)).astype(np.float32)
-        taken = np.unique(users * log.n_items + log.items)
+        self.vectors_ = rng.uniform(-0.05, 0.05, (log.n_items, settings.dim + 1)).astype(np.float32)
+        self.vectors_[:, -1] = 0
         for _ in range(settings.epochs):
             _descend(
-                rng, users, log.items, taken, of_users, self.factors_, self.biases_,
+                rng, users, log.items, starts, keys % log.n_items, of_users, self.vectors_,
                 settings.learning_rate, settings.regularisation,
             )  # fmt: skip
         self.scale_ = np.ones(1)
-        folded = self._folded(log.items, offsets[:-1], offsets[1:])
-        self.scale_ *= np.linalg.norm(of_users, axis=1).mean() / max(np.linalg.norm(folded, axis=1).mean(), 1e-12)
+        some = np.unique(np.linspace(0, len(of_users) - 1, _MEASURED).astype(np.int64))
+        folded = self._folded(log.items, offsets[:-1][some], offsets[1:][some])
+        length = max(np.linalg.norm(folded, axis=1).mean(), 1e-12)
+        self.scale_ *= np.linalg.norm(of_users[some], axis=1).mean() / length
 
     def _score(self, histories: SessionLog, asked_at: NDArray[np.int64]) -> DotScores:
         starts, stops = histories.event_offsets[:-1], histories.event_offsets[1:]
@@ -77,7 +81,7 @@ class BPRMF(Recommender[BPRMFSettings]):
             starts, stops = last_sessions(histories)
         queries = np.ones((len(histories), self.config.dim + 1), np.float32)
         queries[:, :-1] = self._folded(histories.items, starts, stops)
-        return DotScores(queries, np.column_stack([self.factors_, self.biases_]))
+        return DotScores(queries, self.vectors_)
 
     def _folded(
         self, items: NDArray[np.int32], starts: NDArray[np.int64], stops: NDArray[np.int64]
@@ -87,9 +91,9 @@ class BPRMF(Recommender[BPRMFSettings]):
         for row in np.flatnonzero(stops > starts):
             own = np.sort(items[starts[row] : stops[row]])
             if self.config.fold_in == "mean":
-                found[row] = self.factors_[own].mean(axis=0, dtype=np.float64)
+                found[row] = self.vectors_[own, :-1].mean(axis=0, dtype=np.float64)
                 continue
-            taken = self.factors_[np.unique(own)].astype(np.float64)
+            taken = self.vectors_[np.unique(own), :-1].astype(np.float64)
             square = taken.T @ taken + self.config.ridge * np.eye(self.config.dim)
             found[row] = np.linalg.solve(square, taken.sum(axis=0))
         return found * self.scale_
@@ -106,36 +110,36 @@ def _descend(
     rng: np.random.Generator,
     users: NDArray[np.int64],
     items: NDArray[np.int32],
+    starts: NDArray[np.int64],
     taken: NDArray[np.int64],
     of_users: NDArray[np.float32],
-    factors: NDArray[np.float32],
-    biases: NDArray[np.float32],
+    vectors: NDArray[np.float32],
     learning_rate: float,
     regularisation: float,
 ) -> None:
     """Take one step for each of as many events, drawn with replacement, as there are."""
-    n_items, dim = factors.shape
+    n_items, dim = len(vectors), of_users.shape[1]
     rate, decay = np.float32(learning_rate), np.float32(learning_rate * regularisation)
     for _ in range(len(items)):
         event = rng.integers(0, len(items))
         u, i = users[event], items[event]
-        first = u * n_items
-        if np.searchsorted(taken, first + n_items) - np.searchsorted(taken, first) == n_items:
+        own = taken[starts[u] : starts[u + 1]]  # rising
+        if len(own) == n_items:
             continue  # whoever took everything teaches nothing
         j = rng.integers(0, n_items)
-        while True:
-            place = np.searchsorted(taken, first + j)
-            if place == len(taken) or taken[place] != first + j:
-                break
+        place = np.searchsorted(own, j)
+        while place < len(own) and own[place] == j:
             j = rng.integers(0, n_items)
-        difference = biases[i] - biases[j]
+            place = np.searchsorted(own, j)
+        user, better, worse = of_users[u], vectors[i], vectors[j]
+        margin = better[dim] - worse[dim]
         for d in range(dim):
-            difference += of_users[u, d] * (factors[i, d] - factors[j, d])
-        step = rate * np.float32(1.0 / (1.0 + np.exp(difference)))
+            margin += user[d] * (better[d] - worse[d])
+        step = rate * np.float32(1.0 / (1.0 + np.exp(margin)))
         for d in range(dim):
-            own, better, worse = of_users[u, d], factors[i, d], factors[j, d]
-            of_users[u, d] += step * (better - worse) - decay * own
-            factors[i, d] += step * own - decay * better
-            factors[j, d] -= step * own + decay * worse
-        biases[i] += step - decay * biases[i]
-        biases[j] -= step + decay * biases[j]
+            pull = step * user[d]
+            user[d] += step * (better[d] - worse[d]) - decay * user[d]
+            better[d] += pull - decay * better[d]
+            worse[d] -= pull + decay * worse[d]
+        better[dim] += step - decay * better[dim]
+        worse[dim] -= step + decay * worse[dim]

@@ -97,12 +97,12 @@ class Markov(Recommender[MarkovSettings]):
         """Return the row of each question's longest context that was ever followed; -1 where there is none."""
         starts, stops = last_sessions(histories)
         rows = np.full(len(histories), -1)
-        for length in range(1, self.config.order + 1):
+        longest = self.config.order if len(self.contexts_) else 0
+        for length in range(1, longest + 1):
             asked = np.flatnonzero(stops - starts >= length)
             contexts = _contexts(histories.items, stops[asked], length)
-            places = np.searchsorted(self.contexts_, contexts)
-            seen = np.append(self.contexts_, np.uint64(0))[places] == contexts
-            seen &= places < len(self.contexts_)
+            places = np.minimum(np.searchsorted(self.contexts_, contexts), len(self.contexts_) - 1)
+            seen = self.contexts_[places] == contexts
             rows[asked[seen]] = places[seen]
         return rows
 

@@ -17,7 +17,7 @@ SAME, DIV, QUADRATIC, LOG, LINEAR, EXPONENTIAL, IDF, SHARE = range(8)
 """Kinds of weights; see `_weight` (of an item of the question) and `_decay` (of a neighbour)."""
 
 VEC, COSINE, JACCARD, SUM = range(4)
-"""Kinds of similarity; see `_similarity`."""
+"""Kinds of similarity; see `_compare`."""
 
 _FAINTEST = 1e-20  # scores of questions asked long after the last session stay representable in float32
 

@@ -113,6 +113,16 @@ def test_only_the_columns_that_play_a_part_are_read(tmp_path):
     assert batch.frame.rows(named=True) == [{"user_id": "u", "item_id": "a", "timestamp": "5", "device": "phone"}]
 
 
+def test_a_key_of_json_may_be_missing_from_the_first_events(tmp_path):
+    lines = ['{"user_id":1,"item_id":2,"timestamp":3}', '{"user_id":1,"item_id":2,"timestamp":3,"device":"phone"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    form = LogFormat(columns=Columns(features=("device",)))
+    frame = pl.concat([batch.frame for batch in read_events(tmp_path / "a.jsonl", form)])
+    assert frame["device"].to_list() == [None, "phone"]
+    with pytest.raises(DataError, match=r"there is no column 'devise' \(for features\)\. Did you mean 'device'\?"):
+        read(tmp_path / "a.jsonl", LogFormat(columns=Columns(features=("devise",))))
+
+
 def test_standard_input(monkeypatch):
     stdin = types.SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(text().encode())))
     monkeypatch.setattr(sys, "stdin", stdin)

@@ -10,21 +10,28 @@ from numpy.typing import NDArray
 class Coder:
     """Numbers texts in the order of their first appearance, in compiled code.
 
-    Polars keeps the table; a `Coder` of its own each, so that logs do not meet.
+    Polars keeps the table from text to number, one of its own for each `Coder`; the texts of the
+    numbers are gathered here, for Polars gives them back one by one only.
     """
 
     def __init__(self) -> None:
         """Start without texts."""
-        self._categories = pl.Categories.random()
-        self._held = pl.Series([], dtype=pl.Categorical(self._categories))  # keeps the table alive
+        self._held = pl.Series([], dtype=pl.Categorical(pl.Categories.random()))  # keeps the table alive
+        self._texts = pl.Series([], dtype=pl.String)
 
     def encode(self, texts: pl.Series) -> NDArray[np.int32]:
         """Return a number for each text, `(n,)`; a text seen before keeps its number."""
-        return texts.cast(self._held.dtype).to_physical().to_numpy().astype(np.int32)
+        codes = texts.rechunk().cast(self._held.dtype).to_physical().to_numpy()
+        new = np.flatnonzero(codes >= len(self._texts))
+        if len(new):
+            numbers, first = np.unique(codes[new], return_index=True)
+            self._texts.append(texts.gather(new[first]))
+            assert numbers[-1] == len(self._texts) - 1, "numbers must be dense"
+        return codes.astype(np.int32)
 
     def texts(self) -> pl.Series:
         """Return all texts seen, in the order of their numbers."""
-        return self._categories.to_series()
+        return self._texts
 
     def settle(self) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """Return the ids, sorted, and the place of each number among them.

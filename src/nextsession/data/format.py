@@ -35,7 +35,10 @@ class Columns(Settings):
 
 
 class Labels(Settings):
-    """When an event counts as wanted (label 1); all other events are shown-and-ignored (label 0)."""
+    """When an event counts as wanted (label 1); all other events are shown-and-ignored (label 0).
+
+    With neither `at_least` nor `values` an event is wanted if the label column is at least 1, or true.
+    """
 
     at_least: float | None = None
     """Wanted if the label column is at least this number (a rating of 4, say)."""

@@ -70,8 +70,10 @@ class Intake:
         Raises:
             DataError: A column is missing or cannot hold what it must.
         """
-        clean = self._cleaner.clean(batch)
         self.rows[batch.source] = self.rows.get(batch.source, 0) + len(batch.frame) + len(batch.rejected)
+        if len(batch.frame) == len(batch.rejected) == 0:
+            return
+        clean = self._cleaner.clean(batch)
         self.unwanted += clean.unwanted
         if clean.rejected:
             self._reject(clean.rejected)

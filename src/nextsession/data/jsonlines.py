@@ -24,7 +24,7 @@ def read_json_lines(handle: BinaryIO, name: str, form: LogFormat) -> Iterator[tu
     first, _ = text.first_line()
     if first.lstrip().startswith(b"["):
         raise DataError(f"{name} must hold one JSON object a line; it begins with '['.  Write one event a line.")
-    _check_names(first, form, name)
+    _check_names(text.head, form, name)
     columns = needed(form.columns)
     row, rest = 1, b""
     while block := text.read(BLOCK):
@@ -38,13 +38,18 @@ def read_json_lines(handle: BinaryIO, name: str, form: LogFormat) -> Iterator[tu
             row += lines.count(b"\n")
 
 
-def _check_names(first: bytes, form: LogFormat, name: str) -> None:
-    try:
-        event = json.loads(first)
-    except (ValueError, RecursionError):
-        return  # the line will be set aside with its reason
-    if isinstance(event, dict):
-        check_columns(list(event), form, name)
+def _check_names(head: bytes, form: LogFormat, name: str) -> None:
+    """Raise `DataError` if the first lines that can be read name a column nowhere; an event may lack one."""
+    found: dict[str, None] = {}
+    for line in head.splitlines():
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            continue  # the line will be set aside with its reason
+        if isinstance(event, dict):
+            found.update(dict.fromkeys(event))
+    if found:
+        check_columns(list(found), form, name)
 
 
 def _batch(lines: bytes, columns: list[str], name: str, row: int) -> EventBatch:

@@ -58,6 +58,11 @@ class Text(io.RawIOBase):
         """How many bytes of the file have been read, before unpacking."""
         return self._handle.tell() if self._handle.seekable() else 0
 
+    @property
+    def head(self) -> bytes:
+        """The first bytes of the file, before any is read; they stay to be read."""
+        return self._ahead
+
     def first_line(self) -> tuple[bytes, int]:
         """Return the first line that is not empty and the number of empty ones before it; all stay to be read."""
         while b"\n" not in self._ahead.lstrip() and len(self._ahead) < BLOCK:

@@ -51,6 +51,28 @@ class Cases:
         """Return the number of questions."""
         return len(self.histories)
 
+    def rows(self, start: int, stop: int) -> "Cases":
+        """Return questions `start..stop`, without the news."""
+        targets, target_offsets = _part(self.targets, self.target_offsets, start, stop)
+        ignored, ignored_offsets = _part(self.ignored, self.ignored_offsets, start, stop)
+        return Cases(
+            histories=self.histories.rows(start, stop),
+            asked_at=self.asked_at[start:stop],
+            targets=targets,
+            target_offsets=target_offsets,
+            groups=self.groups[start:stop],
+            ignored=ignored,
+            ignored_offsets=ignored_offsets,
+            positions=self.positions[start:stop],
+        )
+
+
+def _part(
+    values: NDArray[np.int32], offsets: NDArray[np.int64], start: int, stop: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    ends = offsets[start : stop + 1]
+    return values[ends[0] : ends[-1]], ends - ends[0]
+
 
 def last_session_lengths(histories: SessionLog) -> NDArray[np.int64]:
     """Return the number of events of the last session of each row, `(B,)`; 0 for an empty row."""

@@ -171,9 +171,11 @@ class _Job:
     def known(self, out: Path) -> Row | None:
         """Return the row that is there already; a failure only if it was for a budget that has not grown."""
         with suppress(ArtifactError):
-            row = read_rows(out / f"{_stem(self.spec.model, self.key)}.json")[0]
+            stem = out / _stem(self.spec.model, self.key)
+            row = read_rows(stem.with_suffix(".json"))[0]
+            row = replace(row, data=row.data | {"name": self.data})
             if row.failure is None:
-                return row
+                return row if stem.with_suffix(".npz").exists() else None
             had = row.cost.budget_cpu_s
             return row if row.over_budget and had and self.budget and self.budget <= had else None
         return None
@@ -239,7 +241,10 @@ def _compile(model: Recommender[Any], split: Split) -> None:
     with suppress(Exception):  # if it fails here it fails again where that is reported
         few = split.train.rows(0, min(_WARM_UP_USERS, len(split.train)))
         again = type(model)(model.config).fit(few)
-        again.rank(next(iter(split.test())), k=1)
+        cases = next(iter(split.test()))
+        if cases.news is not None and again.can_update:
+            again.update(cases.news.rows(0, min(_WARM_UP_USERS, len(cases.news))))
+        again.rank(cases.rows(0, min(8, len(cases))), k=1)
 
 
 def _with_differences(rows: list[Row], out: Path) -> list[Row]:

@@ -146,22 +146,8 @@ class Given:
 
     def __call__(self) -> Iterator[Cases]:
         """Give the questions in blocks."""
-        c = self.cases
-        for start in range(0, len(c), _QUESTIONS):
-            rows = slice(start, min(start + _QUESTIONS, len(c)))
-            targets, target_offsets = _part(c.targets, c.target_offsets, rows)
-            ignored, ignored_offsets = _part(c.ignored, c.ignored_offsets, rows)
-            yield Cases(
-                c.histories.rows(rows.start, rows.stop), c.asked_at[rows], targets, target_offsets, c.groups[rows],
-                ignored, ignored_offsets, c.positions[rows],
-            )  # fmt: skip
-
-
-def _part(
-    values: NDArray[np.int32], offsets: NDArray[np.int64], rows: slice
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    a, z = offsets[rows.start], offsets[rows.stop]
-    return values[a:z], offsets[rows.start : rows.stop + 1] - a
+        for start in range(0, len(self.cases), _QUESTIONS):
+            yield self.cases.rows(start, min(start + _QUESTIONS, len(self.cases)))
 
 
 def next_item(log: SessionLog, since: int, history: History = "user") -> Plan:

@@ -96,6 +96,7 @@ def test_a_second_run_takes_what_is_there(some_split, tmp_path, monkeypatch):
     rows = compare(some_split, SPECS, RULES, out=tmp_path)
     monkeypatch.setattr(Popular, "_fit", lambda *_: pytest.fail("learnt again"))
     assert compare(some_split, SPECS, RULES, out=tmp_path) == rows
+    assert compare(some_split, SPECS, RULES, out=tmp_path, data="other")[0].data["name"] == "other"
 
 
 def test_whatever_decides_a_row_makes_a_new_one(some_split, tmp_path):
@@ -113,8 +114,9 @@ def test_whatever_decides_a_row_makes_a_new_one(some_split, tmp_path):
 
 def test_a_damaged_row_is_made_again(some_split, tmp_path):
     rows = compare(some_split, SPECS, RULES, out=tmp_path)
-    for file in tmp_path.glob("popular-*.json"):
-        file.write_text(file.read_text()[:100])
+    first, second = tmp_path.glob("popular-*.json")
+    first.write_text(first.read_text()[:100])
+    second.with_suffix(".npz").unlink()
     again = compare(some_split, SPECS, RULES, out=tmp_path)
     assert [row.metrics for row in again] == [row.metrics for row in rows]
 

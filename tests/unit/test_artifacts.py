@@ -130,8 +130,8 @@ def test_what_is_no_model_is_refused(tmp_path):
 
 
 def test_a_model_that_is_not_installed_is_refused(saved):
-    change(saved, model="populer")
-    with pytest.raises(UnknownNameError, match=r"There is no model 'populer'\. Did you mean 'popular'\?"):
+    change(saved, model="popularr")
+    with pytest.raises(UnknownNameError, match=r"There is no model 'popularr'\. Did you mean 'popular'\?"):
         load(saved)
 
 

@@ -114,6 +114,6 @@ def test_hashes(tmp_path):
     verify(tmp_path, {"a.bin": good})
     with pytest.raises(ArtifactError, match=r"b\.bin is missing\."):
         verify(tmp_path, {"b.bin": good})
-    file.write_bytes(b"abd" * 100_000)
+    file.write_bytes(b"abx" * 100_000)
     with pytest.raises(ArtifactError, match=r"a\.bin is damaged: its hash is not the manifest's\."):
         verify(tmp_path, {"a.bin": good})

@@ -34,13 +34,13 @@ def test_a_model_is_made_with_its_settings():
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():
-    with pytest.raises(UnknownNameError, match=r"There is no model 'populer'\. Did you mean 'popular'\? Models: "):
-        create("populer")
+    with pytest.raises(UnknownNameError, match=r"There is no model 'popularr'\. Did you mean 'popular'\? Models: "):
+        create("popularr")
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"popular: coutn: there is no such setting .* Did you mean 'count'\?"):
-        create("popular", coutn="events")
+    with pytest.raises(ConfigError, match=r"popular: countt: there is no such setting .* Did you mean 'count'\?"):
+        create("popular", countt="events")
 
 
 def test_other_packages_register_models(monkeypatch):

@@ -115,8 +115,7 @@ class Report:
     @cached_property
     def metrics(self) -> dict[str, Estimate]:
         """The mean of every metric with its interval; metrics of all lists together have an interval of no width."""
-        names, columns = self.names, (column for _, column in self._columns())
-        found = dict(zip(names, self._intervals(columns), strict=True))
+        found = self._intervals(self._columns())
         return found | {name: Estimate(value, value, value) for name, value in self.whole.items()}
 
     @cached_property
@@ -173,9 +172,7 @@ class Report:
             if mine != theirs:
                 raise DataError(f"{rule} must be the same to compare two reports, got {mine!r} and {theirs!r}.")
         theirs = dict(other._columns())
-        shared = [(name, column - theirs[name]) for name, column in self._columns() if name in theirs]
-        found = self._intervals(column for _, column in shared)
-        return {name: estimate for (name, _), estimate in zip(shared, found, strict=True)}
+        return self._intervals((name, column - theirs[name]) for name, column in self._columns() if name in theirs)
 
     @property
     def shares(self) -> dict[str, float]:
@@ -276,9 +273,19 @@ class Report:
             title = f"slate_{name}" if k == 2**31 else f"slate_{name}@{k}"
             yield title, np.where(np.isnan(auc), np.nan, RANK_METRICS[name](ranks, k))
 
-    def _intervals(self, columns: Iterator[Floats]) -> list[Estimate]:
+    def _intervals(self, columns: Iterator[tuple[str, Floats]]) -> dict[str, Estimate]:
+        names: list[str] = []
+
+        def values() -> Iterator[Floats]:
+            for name, column in columns:
+                names.append(name)
+                yield column
+
         s = self.settings
-        return intervals(columns, self.questions["groups"], resamples=s.bootstrap, seed=s.seed, confidence=s.confidence)
+        found = intervals(
+            values(), self.questions["groups"], resamples=s.bootstrap, seed=s.seed, confidence=s.confidence
+        )
+        return dict(zip(names, found, strict=True))
 
     def _by_group(self, ranks: Ranks, groups: list[tuple[str, NDArray[np.bool_]]]) -> list[dict[str, Any]]:
         columns = list(self._of_ranks(ranks))

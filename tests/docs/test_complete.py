@@ -72,6 +72,12 @@ def test_errors_are_in_the_reference(name: str) -> None:
     assert mentioned(name, (ROOT / "docs/reference/errors.md").read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(nextsession.__path__)])
+def test_modules_have_a_place_in_the_architecture(name: str) -> None:
+    page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    assert name == "__main__" or f"`{name}`" in page or f"`{name}/" in page
+
+
 def test_promises_are_listed_as_they_are_made() -> None:
     page = (ROOT / "docs/explanation/contract.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", page, flags=re.M)

@@ -89,7 +89,7 @@ class Recent(Recommender[RecentSettings]):
                 "recent counts the events shortly before a question, so the log must hold times; this one holds only "
                 "the order of its events. Name the column of the time, or use the model 'popular'."
             )
-        order = np.lexsort((items, times))
+        order = np.argsort(times, kind="stable")
         self.times_, self.items_ = times[order], items[order]
         spacing, shape = _spacing(log.n_items), (len(times) // _spacing(log.n_items) + 1, log.n_items)
         self.decayed_ = np.empty(shape, np.float64)

@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 
 from nextsession.cases import Cases
-from nextsession.data import prepared as preparing
+from nextsession.data import columns as writing
 from nextsession.data import spill
 from nextsession.data.coding import Coder
 from nextsession.data.events import read_events
+from nextsession.data.filters import filtered
 from nextsession.data.format import Columns, EventBatch, Filters, Labels, LogFormat, Rejected, SessionRule
 from nextsession.data.items import ItemFeature, ItemTable
 from nextsession.data.log import SessionLog
@@ -92,8 +93,8 @@ def test_every_column_stands_where_its_row_is(tmp_path):
 def test_batches_and_partitions_do_not_matter(size, filters, tmp_path, monkeypatch):
     frame = table(400)
     whole = make(frame, tmp_path / "whole", filters=filters)
-    monkeypatch.setattr(preparing, "EVENTS_AT_ONCE", 3 * size)
-    monkeypatch.setattr(preparing, "_CHUNK", size)
+    monkeypatch.setattr(writing, "EVENTS_AT_ONCE", 3 * size)
+    monkeypatch.setattr(writing, "_CHUNK", size)
     monkeypatch.setattr(spill, "CHUNK", 2 * size)
     batches = [EventBatch(frame[k : k + size], "the frame", k + 1) for k in range(0, len(frame), size)]
     parts = make(batches, tmp_path / "parts", filters=filters)
@@ -196,6 +197,19 @@ def test_the_manifest_tells_how_the_log_was_made(tmp_path):
     assert manifest["filters"]["settled"]
     assert set(manifest["versions"]) == {"nextsession", "numpy", "polars", "pyarrow"}
     assert set(manifest["files"]) == {path.name for path in (tmp_path / "log").iterdir()} - {"manifest.json"}
+
+
+@pytest.mark.parametrize("rule", [Filters(item_events=25), Filters(item_events=20, session_events=2, repeats="drop")])
+def test_filters_on_the_way_leave_what_filters_in_memory_do(rule, tmp_path):
+    whole = make(table(), tmp_path / "whole")
+    part = make(table(), tmp_path / "part", filters=rule)
+    expected, account = filtered(whole.log, rule)
+    left = np.diff(expected.user_offsets) > 0
+    assert part.log.users.tolist() == expected.users[left].tolist()
+    same(part.log, replace(expected, users=part.log.users, user_offsets=part.log.user_offsets))
+    assert part.manifest["filters"] == json.loads(json.dumps(account.to_dict()))
+    starts = whole.log.times[whole.log.session_offsets[:-1]]
+    assert np.any(np.isin(starts, part.log.times, invert=True))  # sessions lost their first events
 
 
 def test_filters_that_leave_nothing(tmp_path):

@@ -29,22 +29,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nextsession.cases import Cases
-from nextsession.compiled import compiled
-from nextsession.data.filters import FilterAccount, keep_of
+from nextsession.data.columns import write_filtered, write_in_order
 from nextsession.data.format import EventBatch, Filters, LogFormat, SessionRule
 from nextsession.data.intake import BadRows, Intake
 from nextsession.data.items import ItemTable
-from nextsession.data.log import SessionLog, offsets_of, session_order
-from nextsession.data.sessions import NEVER, arrange
-from nextsession.data.spill import partitions
+from nextsession.data.log import SessionLog
 from nextsession.data.storage import (
-    ColumnFile,
-    describe_columns,
     read_cases,
-    read_column,
     read_log,
     write_cases,
     write_ids,
@@ -52,15 +45,11 @@ from nextsession.data.storage import (
     write_log,
 )
 from nextsession.data.vocabulary import Vocabulary
-from nextsession.errors import ArtifactError, DataError
+from nextsession.errors import ArtifactError
 from nextsession.files import sha256, verify, whole_directory
 from nextsession.progress import Progress, silent
 
 FORMAT = 1
-EVENTS_AT_ONCE = 8_000_000
-"""Most events that are put in order at once (about 100 bytes each)."""
-
-_CHUNK = 1 << 20
 _REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST}
 
 
@@ -156,10 +145,10 @@ def prepare(
         for batch in batches:
             intake.add(batch)
             progress("clean", sum(intake.rows.values()), None)
-        items, users, columns = _order(intake, sessions, scratch, progress)
+        items, users, columns = write_in_order(intake, sessions, scratch, progress)
         account = None
         if filters != Filters():
-            items, users, account = _filter(scratch, filters, items, users, progress)
+            items, users, account = write_filtered(scratch, filters, items, users, progress)
         vocabulary = Vocabulary(items)
         vocabulary.save(scratch / "vocabulary.arrow")
         write_ids(scratch / "users.arrow", users)
@@ -183,147 +172,6 @@ def prepare(
         }
         _write_manifest(scratch, {**columns, "item_table": item_table is not None}, facts)
     return Prepared._open(folder, _read_manifest(folder))
-
-
-def _order(
-    intake: Intake, rule: SessionRule, folder: Path, progress: Progress
-) -> tuple[NDArray[Any], NDArray[Any], dict[str, Any]]:
-    """Write all columns in the order of a log; return item ids, user ids and what the columns are."""
-    spill = intake.finish()
-    fields = set(spill.kind.names or ())
-    item_ids, item_place = intake.items.settle()
-    user_ids, user_place = intake.users.settle()
-    tables = {name: feature.values() for name, feature in intake.features.items()}
-    files = {
-        name: ColumnFile(folder / f"{name}.npy", np.int64) for name in ("times", "session_offsets", "user_offsets")
-    }
-    files["items"] = ColumnFile(folder / "items.npy", np.int32)
-    if "label" in fields:
-        files["labels"] = ColumnFile(folder / "labels.npy", np.int8)
-    if "action" in fields:
-        files["actions"] = ColumnFile(folder / "actions.npy", np.int16)
-    for name, feature in intake.features.items():
-        table = tables[name]
-        kind = np.dtype(np.float64) if table is None else table.dtype
-        files[feature.field] = ColumnFile(folder / f"{feature.field}.npy", kind)
-    files["session_offsets"].append(np.zeros(1, np.int64))
-    files["user_offsets"].append(np.zeros(1, np.int64))
-    gap = {"gap": rule.gap, "time": 0}.get(rule.by, NEVER)
-    total, done, n_sessions = len(spill), 0, 0
-    for rows in partitions(spill, user_place, folder, EVENTS_AT_ONCE):
-        times = rows["time"] if "time" in fields else np.zeros(len(rows), np.int64)
-        order = arrange(
-            rows["user"],
-            times,
-            n_users=int(rows["user"].max()) + 1,
-            gap=gap,
-            positions=rows["position"] if "position" in fields else None,
-            sessions=rows["session"] if "session" in fields else None,
-        )
-        files["items"].append(item_place[rows["item"][order.rows]])
-        files["times"].append(times[order.rows] if "time" in fields else _places(rows["user"][order.rows]))
-        if "label" in fields:
-            files["labels"].append(rows["label"][order.rows])
-        if "action" in fields:
-            files["actions"].append(rows["action"][order.rows])
-        for name, feature in intake.features.items():
-            values, table = rows[feature.field][order.rows], tables[name]
-            files[feature.field].append(values if table is None else table[values])
-        files["session_offsets"].append(order.session_offsets[1:] + done)
-        files["user_offsets"].append(order.user_offsets[1:] + n_sessions)
-        done += len(rows)
-        n_sessions += len(order.session_offsets) - 1
-        progress("order", done, total)
-    for file in files.values():
-        file.finish()
-    columns = describe_columns(
-        labels="label" in fields,
-        actions=intake.actions.texts().to_list() if "action" in fields else None,
-        features=list(intake.features),
-        item_table=False,
-        timed="time" in fields,
-    )
-    return item_ids, user_ids, columns
-
-
-def _places(users: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return the place of each event among those of its user; users are in order, `(N,)`."""
-    starts = np.flatnonzero(np.append(True, users[1:] != users[:-1]))
-    return np.arange(len(users)) - np.repeat(starts, np.diff(np.append(starts, len(users))))
-
-
-def _filter(
-    folder: Path, filters: Filters, items: NDArray[Any], users: NDArray[Any], progress: Progress
-) -> tuple[NDArray[Any], NDArray[Any], FilterAccount]:
-    """Write the columns anew without what the filters leave out; return ids of items and users, and the account."""
-    names = [path.stem for path in folder.glob("*.npy")]
-    old = {}
-    for name in names:
-        (folder / f"{name}.npy").rename(folder / f"{name}.all")
-        old[name] = read_column(folder / f"{name}.all")
-    session_offsets, user_offsets = old.pop("session_offsets"), old.pop("user_offsets")
-    labels = old.get("labels", np.broadcast_to(np.int8(1), len(old["items"])))
-    keep, account = keep_of(old["items"], labels, session_offsets, user_offsets, len(items), filters)
-    if account.after.events == 0:
-        raise DataError(f"The filters leave nothing of the log:\n{account}")
-    sizes = np.add.reduceat(keep, session_offsets[:-1], dtype=np.int64)
-    counts = np.add.reduceat(sizes > 0, user_offsets[:-1], dtype=np.int64)
-    sessions = _sessions_left(keep, old["times"], session_offsets, user_offsets)
-    seen = np.zeros(len(items), np.bool_)
-    seen[old["items"][keep]] = True
-    place = (np.cumsum(seen) - 1).astype(np.int32)
-    for name, lengths in (("session_offsets", sizes[sessions]), ("user_offsets", counts[counts > 0])):
-        file = ColumnFile(folder / f"{name}.npy", np.int64)
-        file.append(offsets_of(lengths))
-        file.finish()
-    files = {name: ColumnFile(folder / f"{name}.npy", column.dtype) for name, column in old.items()}
-    for start in range(0, len(sessions), _CHUNK):
-        events = _events_of(session_offsets, sessions[start : start + _CHUNK])
-        events = events[keep[events]]
-        for name, column in old.items():
-            files[name].append(place[column[events]] if name == "items" else column[events])
-        progress("filter", min(start + _CHUNK, len(sessions)), len(sessions))
-    for file in files.values():
-        file.finish()
-    for name in names:
-        (folder / f"{name}.all").unlink()
-    return items[seen], users[counts > 0], account
-
-
-def _sessions_left(
-    keep: NDArray[np.bool_],
-    times: NDArray[np.int64],
-    session_offsets: NDArray[np.int64],
-    user_offsets: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """Return the sessions of which something is left, each user's in the order of first events left.
-
-    Sessions given by id may overlap: the one that began first may have lost its first events.
-    """
-    firsts = _first_kept(keep, session_offsets)
-    sessions = np.flatnonzero(firsts >= 0)
-    starts = times[firsts[sessions]]
-    users = np.repeat(np.arange(len(user_offsets) - 1), np.diff(user_offsets))[sessions]
-    order = session_order(starts, users)
-    return sessions if order is None else sessions[order]
-
-
-@compiled
-def _first_kept(keep: NDArray[np.bool_], session_offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    firsts = np.full(len(session_offsets) - 1, -1, np.int64)
-    for s in range(len(firsts)):
-        for e in range(session_offsets[s], session_offsets[s + 1]):
-            if keep[e]:
-                firsts[s] = e
-                break
-    return firsts
-
-
-def _events_of(session_offsets: NDArray[np.int64], sessions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the places of the events of these sessions, end to end."""
-    lengths = session_offsets[sessions + 1] - session_offsets[sessions]
-    ends = offsets_of(lengths)
-    return np.arange(ends[-1]) + np.repeat(session_offsets[sessions] - ends[:-1], lengths)
 
 
 @contextmanager

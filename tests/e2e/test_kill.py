@@ -124,6 +124,20 @@ def test_a_full_disk_at_every_stage(module, source, place, monkeypatch):
     assert here(source, place).log.n_events == 20_000
 
 
+@pytest.mark.parametrize("limit", [100, 3000])
+def test_a_full_disk_while_a_log_in_memory_is_saved(limit, place):
+    script = f"""
+import resource
+from nextsession.data.log import SessionLog
+from nextsession.data.prepared import Prepared
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit},) * 2)
+Prepared.save({str(place)!r}, SessionLog.from_lists([[list(range(500))]]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert f"ArtifactError: {place} could not be written: File too large" in done.stderr
+    assert names(place) == []
+
+
 def test_a_place_that_may_not_be_written(source, place):
     place.parent.rmdir()
     place.parent.write_text("a file where a folder should be")

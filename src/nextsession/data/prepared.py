@@ -21,6 +21,7 @@ of users after another.  The result depends on neither batches nor ranges.
 
 import errno
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -183,10 +184,10 @@ def _place(folder: Path) -> Iterator[Path]:
         with whole_directory(folder) as scratch:
             yield scratch
     except OSError as error:
-        if error.errno not in _REFUSED:
+        if error.errno is None or error.errno not in _REFUSED:
             raise
         raise ArtifactError(
-            f"{folder} could not be written: {error.strerror}. Nothing was left there; "
+            f"{folder} could not be written: {os.strerror(error.errno)}. Nothing was left there; "
             f"make room or choose another place, and run it again."
         ) from None
 

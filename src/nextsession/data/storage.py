@@ -148,7 +148,9 @@ def read_item_table(path: Path) -> ItemTable:
 
 
 def _save(path: Path, column: NDArray[Any]) -> None:
-    np.save(path, np.ascontiguousarray(column), allow_pickle=False)
+    file = ColumnFile(path, column.dtype)  # not np.save, whose errors do not say that the disk is full
+    file.append(column)
+    file.finish()
 
 
 def _write_arrow(path: Path, table: Any) -> None:

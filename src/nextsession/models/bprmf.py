@@ -31,7 +31,7 @@ class BPRMFSettings(Settings):
     """What has factors of its own in training, and is folded in when asked: each session, or all a person did."""
     fold_in: Literal["mean", "ridge"] = "mean"
     """The factors of a question: the mean of its items', or those that a ridge regression gives its items 1 with."""
-    ridge: float = Field(default=1.0, gt=0)
+    ridge: float = Field(default=10.0, gt=0)
     """Weight of the squared factors in that regression."""
 
 

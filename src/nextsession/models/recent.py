@@ -17,7 +17,7 @@ _CLOSEST = 4096  # events between two photographs at least
 
 
 class RecentSettings(Settings):
-    """Settings of `Recent`: a `window` or a `half_life`, not both."""
+    """Settings of `Recent`: a `window` or a `half_life`; without either, a half-life of twenty minutes."""
 
     window: Duration | None = Field(default=None, gt=0)
     """Only events this shortly before the question count, each as one."""

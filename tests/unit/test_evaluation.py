@@ -10,7 +10,7 @@ from nextsession.data.log import SessionLog, offsets_of
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ArtifactError, ConfigError, DataError, ModelError
 from nextsession.evaluation import EvaluationSettings, Report, evaluate
-from nextsession.metrics import RANK_METRICS
+from nextsession.metrics import RANK_METRICS, gini
 from nextsession.models.popular import Popular
 from nextsession.recommender import Recommender
 from nextsession.scores import DenseScores
@@ -144,14 +144,19 @@ def test_lists_are_measured_as_they_are_given():
     for k in (1, 4):
         shown = Counter(item for row in lists for item in row[:k])
         assert report.metrics[f"coverage@{k}"].mean == pytest.approx(len(shown) / wanted.n_items)
+        lists_of_each = np.array([shown[i] for i in range(wanted.n_items)])
+        assert report.metrics[f"gini@{k}"].mean == pytest.approx(gini(lists_of_each))
         popularity = [np.mean([counts[i] / counts.max() for i in row[:k]]) for row in lists]
         assert report.values(f"popularity@{k}").tolist() == pytest.approx(popularity, rel=1e-6)
         novelty = [np.mean([-np.log2((counts[i] + 1) / (counts + 1).sum()) for i in row[:k]]) for row in lists]
         assert report.values(f"novelty@{k}").tolist() == pytest.approx(novelty, rel=1e-6)
     pairs = [np.mean([colours[a] != colours[b] for a in row for b in row if a != b]) for row in lists]
     assert report.values("diversity@4").tolist() == pytest.approx(pairs)
-    shares = np.array(report.calibration["deciles"])
-    assert shares.sum() == pytest.approx(1)
+    order = np.argsort(-counts, kind="stable")
+    before = (np.cumsum(counts[order]) - counts[order]) / counts.sum()
+    group = {int(item): int(10 * share) for item, share in zip(order, before, strict=True)}
+    places = Counter(group[item] for row in lists for item in row)
+    assert report.calibration["deciles"] == pytest.approx([places[g] / places.total() for g in range(10)])
 
 
 # -- rules --------------------------------------------------------------------------------------
@@ -275,6 +280,14 @@ def test_groups_of_popularity_hold_a_tenth_of_the_training_events_each():
     report = evaluate(model, lambda: iter([cases]), QUICK, train=log)
     assert [row["n"] for row in report.breakdown["item_popularity"]] == [10] * 10
     assert report.calibration["targets"] == pytest.approx([0.1] * 10)
+
+
+def test_items_without_a_training_event_are_new_though_the_vocabulary_has_them():
+    log = SessionLog.from_lists([[["a", "b"], ["c"]], [["a"], ["b"]]])
+    found = split(log, SplitSettings(protocol="leave-one-session-out", form="paper-like"))
+    report = evaluate(Popular().fit(found.train), found.test, QUICK, train=found.train)
+    assert report.shares["unknown_share"] == 0
+    assert {row["group"]: row["n"] for row in report.breakdown["item_popularity"]} == {"7": 1, "new": 1}
 
 
 def test_text_and_json_say_by_which_rules():

@@ -325,6 +325,15 @@ def test_bench_passes_over_what_is_not_at_hand(run):
     assert "its data are not at hand" in err
 
 
+def test_bench_goes_on_after_a_recipe_that_fails(run):
+    Path("recipes").mkdir()
+    Path("recipes/a.toml").write_text('[data.shop]\nusers = 5\nitems = 30\n[split]\ntest = "365d"\n')
+    Path("recipes/b.toml").write_text('[data]\nset = "globo"\n')
+    code, out, err = run("bench", "--json")
+    assert (code, [result["recipe"] for result in json.loads(out)]) == (1, ["a", "b"])
+    assert "a: No event is earlier than" in err
+
+
 def test_doctor(run):
     code, out, _ = run("doctor", "--json")
     found = {finding["what"]: finding for finding in json.loads(out)}

@@ -1,19 +1,23 @@
 """`nextsession bench`: every model on every benchmark set at hand."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nextsession.cli import compare
-from nextsession.cli.terminal import Json, bars, examples, remark, show, show_json, show_table
-from nextsession.errors import ConfigError
+from nextsession.cli.terminal import Json, bars, examples, remark, show_json, show_table
+from nextsession.errors import ConfigError, NextSessionError
+
+if TYPE_CHECKING:
+    from nextsession.experiment import Experiment
 
 EXAMPLES = examples(
     "nextsession bench", "nextsession bench recipes/rsc15-100k.toml --budget 600", "nextsession bench --quick"
 )
 
-_QUICK = ("split.users=200", "evaluation.bootstrap=100")
+_QUICK_USERS = 200
+_QUICK_SECONDS = 60.0
 
 
 def bench(
@@ -22,7 +26,7 @@ def bench(
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="200 users a recipe, 60 CPU-seconds a model; results go to runs/bench-quick."),
+        typer.Option("--quick", help="200 users, 60 CPU-seconds a model; rows go to runs/bench-quick."),
     ] = False,
     budget: Annotated[
         float, typer.Option("--budget", metavar="SECONDS", help="Most CPU-seconds for one model.")
@@ -36,40 +40,55 @@ def bench(
 
     What is there already is not made again.  Recipes whose data are missing are named and passed over.
     """
-    from nextsession.experiment import Experiment
     from nextsession.rows import write_rows
 
     files = recipes or sorted(p for p in Path("recipes").glob("*.toml") if p.stem != "start")
     if not files:
         raise ConfigError("There is no recipe: run this in a folder that holds recipes/, or name a recipe.")
     place = out or Path("runs/bench-quick" if quick else "benchmarks/results")
+    experiments = {file.stem: compare.with_every_model(_recipe(file, quick)) for file in files}
     results: list[dict[str, Any]] = []
-    for file in files:
-        experiment = compare.with_every_model(Experiment.load(file, _QUICK if quick else ()))
+    failures: list[str] = []
+    limit = min(budget, _QUICK_SECONDS) if quick else budget
+    for name, experiment in experiments.items():
+        results.append({"recipe": name, "rows": None})
         if not _at_hand(experiment):
-            remark(f"{file.stem}: passed over, its data are not at hand")
-            results.append({"recipe": file.stem, "rows": None})
+            remark(f"{name}: passed over, its data are not at hand")
             continue
-        work = Path("runs") / ("bench-quick" if quick else "bench") / file.stem
-        with bars() as progress:
-            rows, _ = compare.run(experiment, work, budget=min(budget, 60.0) if quick else budget, progress=progress)
-        write_rows(place / f"{file.stem}.json", rows)
-        remark(f"{file.stem}: {len(rows)} rows -> {place / f'{file.stem}.json'}")
-        results.append({"recipe": file.stem, "rows": [row.to_dict() for row in rows]})
+        work = Path("runs") / ("bench-quick" if quick else "bench") / name
+        try:
+            with bars() as progress:
+                rows, _ = compare.run(
+                    experiment, work, budget=min(budget, 60.0) if quick else budget, progress=progress
+                )
+        except NextSessionError as error:
+            failures.append(f"{name}: {error}")
+            continue
+        write_rows(place / f"{name}.json", rows)
+        remark(f"{name}: {len(rows)} rows -> {place / f'{name}.json'}")
+        results[-1]["rows"] = [row.to_dict() for row in rows]
+        failures += [f"{name}: {row.model}: {row.failure}" for row in rows if row.failure and not row.over_budget]
     if json:
         show_json(results)
     else:
         _show(results)
-    failed = [
-        r for result in results for r in result["rows"] or () if r["failure"] and "Over budget" not in r["failure"]
-    ]
-    if failed:
-        for row in failed:
-            show(f"{row['data']['name']}: {row['model']}: {row['failure']}")
+    for failure in failures:
+        remark(failure)
+    if failures:
         raise typer.Exit(1)
 
 
-def _at_hand(experiment: Any) -> bool:
+def _recipe(file: Path, quick: bool) -> "Experiment":
+    from nextsession.experiment import Experiment
+
+    experiment = Experiment.load(file)
+    if not quick:
+        return experiment
+    fewer = [f"split.users={_QUICK_USERS}"] if "users" in experiment.split.in_force() else []
+    return Experiment.load(file, ["evaluation.bootstrap=100", *fewer])
+
+
+def _at_hand(experiment: "Experiment") -> bool:
     from nextsession.data import sets
 
     return experiment.data.set is None or sets.get(experiment.data.set).locate() is not None

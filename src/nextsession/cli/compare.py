@@ -130,7 +130,9 @@ def show_rows(rows: Sequence["Row"], place: Path, *, as_json: bool) -> None:
     board = Leaderboard(rows)
     metrics = board.shown[:4]
     cells = []
-    for entry in board.measured[:_TOP]:
+    ranked = [entry for entry in board.measured if entry.place is not None]
+    beside = [entry for entry in board.measured if entry.place is None]  # the oracle
+    for entry in [*ranked[:_TOP], *beside]:
         means = ["" if (mean := entry.mean(name)) is None else f"{mean:.4f}" for name in metrics]
         cost = entry.row.cost
         name = entry.name + (" ◷" if entry.row.reads_clock else "")
@@ -138,9 +140,8 @@ def show_rows(rows: Sequence["Row"], place: Path, *, as_json: bool) -> None:
         cells[-1].append(_number(cost.answer_cpu_ms, 3))
     if cells:
         show_table(["", "model", *metrics, "fit CPU-s", "answer CPU-ms"], cells)
-    left = len(board.measured) - _TOP
-    if left > 0:
-        show(f"and {left} more")
+    if len(ranked) > _TOP:
+        show(f"and {len(ranked) - _TOP} more")
     for entry in board.failures:
         show(f"{entry.name}: {entry.row.failure}")
     if any(entry.row.reads_clock for entry in board.measured):

@@ -91,6 +91,15 @@ def test_small_blocks_of_double_colons_and_json(tmp_path, monkeypatch):
     assert read(tmp_path / "a.jsonl")[0] == rows
 
 
+def test_small_blocks_cut_no_character(tmp_path, monkeypatch):
+    rows = [(f"ü{k}", "日本" + "🦊" * (k % 5), str(k)) for k in range(200)]
+    (tmp_path / "a.csv").write_bytes(text(rows=rows).encode() + b"u,\xf0\x9f\xa6,1\n")
+    monkeypatch.setattr("nextsession.data.delimited.BLOCK", 61)
+    items = [item for batch in read_events(tmp_path / "a.csv", LogFormat()) for item in batch.frame["item_id"]]
+    assert items[-1] == b"\xff"
+    assert [i if isinstance(i, str) else i.decode() for i in items[:-1]] == [item for _, item, _ in rows]
+
+
 def test_many_files_come_in_natural_order(tmp_path):
     for k in (10, 9, 100):
         (tmp_path / f"hour_{k}.csv").write_text(text(rows=[(f"u{k}", "a", "1")]))

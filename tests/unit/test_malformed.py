@@ -66,6 +66,8 @@ BAD_ROWS = {
     "bad UTF-8 in an id": ("a.csv", LOG.encode() + b"u1,\xff\xfe,1500000000\n", None, 1, 4, "column 'item_id': this is not UTF-8 text"),
     "bad UTF-8 in a time": ("a.csv", LOG.encode() + b"u1,a,\xff\n", None, 1, 4, "column 'timestamp': this is not UTF-8 text"),
     "Latin-1": ("a.csv", LOG.encode() + "u1,café,1500000000\n".encode("latin-1"), None, 1, 4, "this is not UTF-8 text"),
+    "ragged and not UTF-8": ("a.csv", LOG.encode() + b"u1,\xff\n" + GOOD.encode(), None, 1, 4, "row has 2 fields, the header 3 (got 'u1,\ufffd')"),
+    "bad UTF-8 that ends the file": ("a.csv", LOG.encode() + b"u1,a,1500000000\nu1,\xe6\x97", None, 1, 5, "row has 2 fields"),
     "NUL in an id": ("a.csv", LOG + "u1,a\0b,1500000000\n", None, 1, 4, "an id must not hold a NUL byte"),
     "a hole of NULs": ("a.csv", LOG.encode() + bytes(4000) + b"\n" + GOOD.encode(), None, 1, 4, "row has 1 fields"),
     "files joined": ("a.csv", LOG + LOG, None, 1, 4, "the header is repeated here"),

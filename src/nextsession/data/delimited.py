@@ -16,7 +16,7 @@ import pyarrow.csv as arrow_csv
 
 from nextsession.data.cleaning import ROW, check_columns, needed, shown
 from nextsession.data.format import EventBatch, LogFormat, Rejected
-from nextsession.data.streams import BLOCK, Text
+from nextsession.data.streams import BAD, BLOCK, Text
 from nextsession.errors import DataError
 
 _STAND_IN = "\x1f"  # for a delimiter of several characters: Arrow takes one byte
@@ -48,6 +48,7 @@ def read_delimited(
             raise DataError(f"{name}: the header must name {column!r} once, it does so {names.count(column)} times.")
     if len(delimiter) > 1:
         text.replace(delimiter.encode(), _STAND_IN.encode())
+    text.mark_bad()  # Arrow drops a row in silence if it is both ragged and not UTF-8
     refused: list[Any] = []
 
     def refuse(row: Any) -> str:
@@ -85,7 +86,7 @@ def _numbered(reader: Any, text: Text, refused: list[Any], name: str, row: int) 
     empty = EventBatch(pl.DataFrame(schema=dict.fromkeys(reader.schema.names, pl.String)), name, row)
     yield empty, text.position  # so that a file of a header alone is heard of
     for batch in reader:
-        frame = _as_text(pl.DataFrame(pl.from_arrow(batch)))
+        frame = _as_text(pl.DataFrame(pl.from_arrow(batch)), marked=text.marked)
         gaps = [r.number for r in refused]
         rows = np.arange(row, row + len(frame) + len(gaps))
         rows = rows[~np.isin(rows, gaps)][: len(frame)]
@@ -111,14 +112,14 @@ def _check_quotes(text: Text, name: str, last: int) -> None:
         )
 
 
-def _as_text(frame: pl.DataFrame) -> pl.DataFrame:
-    """Take bytes as UTF-8; a column in which that fails anywhere stays bytes."""
+def _as_text(frame: pl.DataFrame, *, marked: bool) -> pl.DataFrame:
+    """Take bytes as text; a column that holds what is not UTF-8 stays bytes."""
     columns = []
     for column in frame:
-        try:
-            columns.append(column.cast(pl.String))
-        except pl.exceptions.PolarsError:
-            columns.append(column)
+        text = column.cast(pl.String)
+        if marked and text.str.contains(BAD, literal=True).any():
+            text = pl.Series(column.name, [value.replace(BAD.encode(), b"\xff") for value in column], dtype=pl.Binary)
+        columns.append(text)
     return pl.DataFrame(columns)
 
 
@@ -133,7 +134,7 @@ def _rejected(row: Any, name: str) -> Rejected:
     lines = row.text.count("\n") + 1
     spans = f" and spans {lines} lines; is a quote unbalanced?" if lines > 1 else ""
     reason = f"the row has {row.actual_columns} fields, the header {row.expected_columns}{spans}"
-    return Rejected(name, int(row.number), "", shown(row.text.replace(_STAND_IN, "::")), reason)
+    return Rejected(name, int(row.number), "", shown(row.text.replace(_STAND_IN, "::").replace(BAD, "\ufffd")), reason)
 
 
 def _decoded(line: bytes, name: str) -> str:

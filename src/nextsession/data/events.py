@@ -169,7 +169,7 @@ def _parquet(handle: BinaryIO, name: str, form: LogFormat) -> Iterator[tuple[Eve
             frame = pl.DataFrame(pl.from_arrow(batch))
             yield EventBatch(frame, name, row), handle.tell()
             row += len(frame)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, PermissionError):
             raise
         raise DataError(f"{name} is not a whole Parquet file: {str(error).splitlines()[0]}") from None

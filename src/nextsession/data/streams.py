@@ -1,5 +1,6 @@
 """The bytes of a text file: unpacked, checked on the way, counted."""
 
+import codecs
 import gzip
 import io
 import zlib
@@ -10,7 +11,20 @@ from nextsession.errors import DataError
 BLOCK = 1 << 23
 """Bytes of text read at once; no row may be longer."""
 
+BAD = "\ufdd0"
+"""Stands for bytes that are not UTF-8 (no text may hold this character)."""
+
 _MARKS = {b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text", b"PAR1": "Parquet", b"PK\x03\x04": "a zip archive"}
+_BAD = BAD.encode()
+
+
+def _mark(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return BAD, error.end
+
+
+codecs.register_error("nextsession.mark", _mark)
 
 
 class Text(io.RawIOBase):
@@ -33,11 +47,14 @@ class Text(io.RawIOBase):
             raise DataError(f"{name} is named .gz and is not gzipped.")
         self._source: Any = gzip.GzipFile(fileobj=buffered) if packed else buffered
         self._old, self._new = b"", b""
+        self._decoder: codecs.IncrementalDecoder | None = None
         self._ahead, self._last = b"", b"\n"
         self.lines = 0
         """Line ends so far."""
         self.quotes = 0
         """Double quotes so far."""
+        self.marked = False
+        """Whether there were bytes that are not UTF-8 so far (if `mark_bad` was asked for)."""
         self.blank = False
         """Whether there was an empty line so far."""
         self._ahead = self._take(1 << 16)
@@ -82,6 +99,10 @@ class Text(io.RawIOBase):
         """
         self._old, self._new = old, new
 
+    def mark_bad(self) -> None:
+        """Put `BAD` in the place of bytes that are not UTF-8, in all that is still to be read."""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("nextsession.mark")
+
     def read(self, size: int = -1) -> bytes:
         """Return at most about `size` bytes, none at the end of the file.
 
@@ -106,6 +127,9 @@ class Text(io.RawIOBase):
             if self._new in block:
                 raise DataError(f"{self._name} must not hold the byte {self._new!r}.")
             block = block.replace(self._old, self._new)
+        if self._decoder is not None and not (block.isascii() and self._decoder.getstate()[0] == b""):
+            block = self._decoder.decode(block).encode() or self.read(size)
+            self.marked = self.marked or _BAD in block
         return block
 
     def _take(self, size: int) -> bytes:

@@ -317,6 +317,53 @@ def test_compare_writes_and_resumes(run):
     assert row.stat().st_mtime_ns != stamp
 
 
+def test_a_model_that_fails_makes_the_run_fail_and_the_others_stand(run, monkeypatch):
+    def fail(self, log, runtime):
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(registry.model_class("popular"), "_fit", fail)
+    code, out, _ = run("compare", *SHOP, "--models", "popular,markov", "--out", "c", "--json")
+    assert code == 1
+    assert [row["failure"] for row in json.loads(out)["rows"]] == ["RuntimeError: no luck", None]
+
+
+def test_a_model_made_for_other_data_is_no_failure(run, clicks):
+    assert (
+        run(
+            "data",
+            "prepare",
+            clicks,
+            "--user",
+            "visitor",
+            "--item",
+            "product",
+            "--time",
+            "",
+            "--by",
+            "user",
+            "--out",
+            "p",
+        )[0]
+        == 0
+    )
+    split = ["--set", "split.protocol=leave-one-item-out", "--set", "split.form=paper-like"]
+    code, out, _ = run("compare", "--data", "p", "--models", "popular,recent", *split, "--out", "c", "--json")
+    assert code == 0
+    assert "the log must hold times" in json.loads(out)["rows"][1]["failure"]
+
+
+def test_an_interrupted_comparison_keeps_what_is_done(run, monkeypatch):
+    def interrupt(self, log, runtime):
+        raise KeyboardInterrupt
+
+    arguments = ["compare", *SHOP, "--models", "popular,markov", "--out", "c"]
+    with monkeypatch.context() as patched:
+        patched.setattr(registry.model_class("markov"), "_fit", interrupt)
+        assert run(*arguments)[0] == 130
+    assert {p.name.partition("-")[0] for p in Path("c").iterdir()} == {"popular"}
+    assert run(*arguments)[0] == 0
+
+
 def test_bench_passes_over_what_is_not_at_hand(run):
     Path("recipes").mkdir()
     Path("recipes/globo.toml").write_text('[data]\nset = "globo"\n')

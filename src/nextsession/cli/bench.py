@@ -58,16 +58,14 @@ def bench(
         work = Path("runs") / ("bench-quick" if quick else "bench") / name
         try:
             with bars() as progress:
-                rows, _ = compare.run(
-                    experiment, work, budget=min(budget, 60.0) if quick else budget, progress=progress
-                )
+                rows, _ = compare.run(experiment, work, budget=limit, progress=progress)
         except NextSessionError as error:
             failures.append(f"{name}: {error}")
             continue
         write_rows(place / f"{name}.json", rows)
         remark(f"{name}: {len(rows)} rows -> {place / f'{name}.json'}")
         results[-1]["rows"] = [row.to_dict() for row in rows]
-        failures += [f"{name}: {row.model}: {row.failure}" for row in rows if row.failure and not row.over_budget]
+        failures += [f"{name}: {row.model}: {row.failure}" for row in compare.broken(rows)]
     if json:
         show_json(results)
     else:

@@ -10,7 +10,7 @@ import typer
 
 from nextsession.cli.request import Data, ExperimentFile, agree, read_experiment
 from nextsession.cli.terminal import DryRun, Json, Overrides, bars, examples, remark, show, show_json, show_table
-from nextsession.errors import ConfigError
+from nextsession.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from nextsession.experiment import Experiment
@@ -49,7 +49,7 @@ def compare(
     """Learn and measure many models on one split; write rows (JSON), a table (Markdown) and a page (HTML).
 
     What is there already is not made again, so an interrupted comparison goes on where it stopped.
-    Exit code 1 if a model failed; the others stand.
+    Exit code 1 if a model failed (over its budget, or made for other data, is no failure); the others stand.
     """
     if models is not None and every:
         raise ConfigError("Give either --models or --all, not both.")
@@ -67,8 +67,17 @@ def compare(
     with bars() as progress:
         rows, place = run(wanted, out, budget=budget, resume=not anew, progress=progress)
     show_rows(rows, place, as_json=json)
-    if any(row.failure is not None and not row.over_budget for row in rows):
+    if broken(rows):
         raise typer.Exit(1)
+
+
+def broken(rows: Sequence["Row"]) -> list["Row"]:
+    """Return the rows of models that failed; to need more than the budget or other data is no failure."""
+    return [
+        row
+        for row in rows
+        if row.failure and not row.over_budget and not row.failure.startswith(f"{DataError.__name__}:")
+    ]
 
 
 def with_every_model(experiment: "Experiment") -> "Experiment":

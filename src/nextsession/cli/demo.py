@@ -46,7 +46,7 @@ def demo(
         rows, place = compare.run(experiment, out, progress=progress)
     compare.show_rows(rows, place, as_json=json)
     remark(f"{time.perf_counter() - started:.0f} s. Next, with a log of your own: nextsession data describe LOG")
-    if any(row.failure is not None for row in rows):
+    if compare.broken(rows):
         raise typer.Exit(1)
 
 

@@ -20,9 +20,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from nextsession.cases import Blocks
 from nextsession.config import Runtime
 from nextsession.cost import OverBudgetError, forget_peak, peak_memory, within
+from nextsession.data.cases import Blocks
 from nextsession.errors import ArtifactError, ConfigError
 from nextsession.evaluation import EvaluationSettings, Report, evaluate
 from nextsession.progress import Progress, silent

@@ -45,7 +45,11 @@ def within(budget: float | None) -> Iterator[Watch]:
     watch = Watch()
     message = f"it used more than its budget of {budget} CPU-seconds"
 
+    spent = False
+
     def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal spent
+        spent = True
         raise OverBudgetError(message)
 
     timed = budget is not None and sys.platform != "win32" and threading.current_thread() is threading.main_thread()
@@ -54,6 +58,10 @@ def within(budget: float | None) -> Iterator[Watch]:
         signal.setitimer(signal.ITIMER_PROF, max(budget, 1e-3))
     try:
         yield watch
+    except SystemError:  # what a compiled call raises when the timer interrupts it as it returns
+        if not spent:
+            raise
+        raise OverBudgetError(message) from None
     finally:
         if timed:
             signal.setitimer(signal.ITIMER_PROF, 0)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nextsession.cases import Cases, Questions
 from nextsession.compiled import compiled
+from nextsession.data.cases import Cases, Questions
 from nextsession.data.log import SessionLog, offsets_of
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ConfigError, DataError

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nextsession.artifacts import write_model
-from nextsession.cases import Cases
 from nextsession.config import Runtime, Settings
+from nextsession.data.cases import Cases
 from nextsession.data.log import SessionLog, offsets_of
 from nextsession.data.vocabulary import Id, Vocabulary
 from nextsession.errors import DataError, ModelError, NotFittedError
@@ -184,7 +184,7 @@ class Recommender(ABC, Generic[C]):
             histories: One row a question; items unknown to the model are ignored.
             k: Length of each list; lists are shorter when fewer items can be scored.
             asked_at: The instant of each question in ms, `(B,)` or one for all; by default just
-                after the last event of the history.
+                after the last event of the history, or of what was learnt if that ended later.
             exclude: Leave out the wanted items of the last session, or of the whole history.
             candidates: Ids to choose among; all items the model knows by default.
 
@@ -289,7 +289,7 @@ class Recommender(ABC, Generic[C]):
         """Score the items for every history: `DenseScores`, `SparseScores` or `DotScores`, in fresh arrays.
 
         `histories` are in the codes of `vocabulary_`; rows may be empty.  `asked_at` is `(B,)` ms,
-        later than every event of its row.
+        not earlier than any event of its row.
         """
 
     def _update(self, log: SessionLog, runtime: Runtime) -> None:
@@ -326,8 +326,7 @@ class Recommender(ABC, Generic[C]):
     def _instants(self, histories: SessionLog, asked_at: ArrayLike | None) -> NDArray[np.int64]:
         latest = histories.last_times
         if asked_at is None:
-            empty = np.diff(histories.user_offsets) == 0
-            return np.where(empty, self.trained_until_, np.where(empty, 0, latest) + 1)
+            return np.maximum(latest, self.trained_until_ - 1) + 1
         instants = np.broadcast_to(np.asarray(asked_at, dtype=np.int64), len(histories))
         if np.any(instants < latest):
             row = int(np.argmax(instants < latest))

@@ -13,9 +13,9 @@ from typing import Any
 
 import polars as pl
 
-from nextsession.cases import Cases
 from nextsession.config import Settings
 from nextsession.data import sets
+from nextsession.data.cases import Cases
 from nextsession.data.cleaning import Clean, Cleaner
 from nextsession.data.dataset import DataSet, Found
 from nextsession.data.events import expand, read_events
@@ -78,7 +78,8 @@ def open_split(
 ) -> tuple[Source, Split]:
     """Read the log of an experiment and split it; see `open_source`."""
     source = open_source(experiment, agree=agree, progress=progress)
-    return source, split(source.log, experiment.split, source.questions)
+    questions = source.questions if experiment.split.protocol == "prefixes" else None
+    return source, split(source.log, experiment.split, questions)
 
 
 def prepare(
@@ -102,7 +103,9 @@ def prepare(
     """
     data, sessions, filters = experiment.data, experiment.sessions, experiment.filters
     if data.set is not None:
-        return sets.get(data.set).prepare(out, sessions=sessions, filters=filters, agree=agree, progress=progress)
+        return sets.get(data.set).prepare(
+            out, sessions=sessions, filters=filters, bad_rows=data.bad_rows, agree=agree, progress=progress
+        )
     paths = _paths(experiment)
     sessions, filters = sessions or SessionRule(), filters or Filters()
     place = out or cache_folder() / "prepared" / f"log-{_key(paths, data.bad_rows, data.format, sessions, filters)}"

@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
-from nextsession.cases import Cases, Questions
 from nextsession.config import Duration, Settings, milliseconds
+from nextsession.data.cases import Cases, Questions
 from nextsession.data.log import SessionLog
 from nextsession.errors import ConfigError, DataError
 from nextsession.tasks import (

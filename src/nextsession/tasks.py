@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nextsession.cases import Cases
 from nextsession.compiled import compiled
+from nextsession.data.cases import Cases
 from nextsession.data.log import SessionLog
 
 _QUESTIONS = 4096  # most questions of a block

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nextsession.cases import Blocks, Cases
+from nextsession.data.cases import Blocks, Cases
 from nextsession.data.log import SessionLog
 from nextsession.errors import DataError
 

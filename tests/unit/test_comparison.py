@@ -205,3 +205,21 @@ def test_peak_memory_counts_from_where_it_was_told():
     block = bytearray(200_000_000)
     block[::4096] = b"x" * len(block[::4096])
     assert peak_memory() > before + 150
+
+
+def interrupted():
+    try:
+        while True:
+            pass
+    except OverBudgetError:
+        raise SystemError("<a compiled loop> returned a result with an exception set") from None
+
+
+def test_a_compiled_call_that_the_timer_interrupts_is_over_budget_too():
+    with pytest.raises(OverBudgetError, match=r"budget of 0\.05 CPU-seconds"), within(0.05):
+        interrupted()
+
+
+def test_other_system_errors_are_passed_on():
+    with pytest.raises(SystemError, match="something else"), within(5.0):
+        raise SystemError("something else")

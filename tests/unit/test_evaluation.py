@@ -3,8 +3,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from nextsession.cases import Cases
 from nextsession.config import Settings
+from nextsession.data.cases import Cases
 from nextsession.data.items import ItemFeature, ItemTable
 from nextsession.data.log import SessionLog, offsets_of
 from nextsession.data.vocabulary import Vocabulary

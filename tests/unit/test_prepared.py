@@ -6,9 +6,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from nextsession.cases import Cases
 from nextsession.data import columns as writing
 from nextsession.data import spill
+from nextsession.data.cases import Cases
 from nextsession.data.coding import Coder
 from nextsession.data.events import read_events
 from nextsession.data.filters import filtered

@@ -112,10 +112,11 @@ def test_ignored_events_are_shown_only_to_those_who_read_them():
         assert model.seen[0].n_events == events
 
 
-def test_the_default_instant_is_just_after_the_last_event(model):
-    histories = SessionLog.from_lists([[["a", "b"]], [], [["c"], ["z"]]])
+def test_the_default_instant_is_just_after_the_last_event_known_to_the_model_or_the_history(model):
+    late = model.trained_until_ + 5
+    histories = SessionLog.from_lists([[["a", "b"]], [], [["c"], ["z"]]], times=[[[0, 1000]], [], [[7], [late]]])
     model.recommend(histories)
-    assert model.seen[1].tolist() == [1001, model.trained_until_, 3_600_001]
+    assert model.seen[1].tolist() == [model.trained_until_, model.trained_until_, late + 1]
 
 
 def test_the_instant_may_be_given_for_all_or_for_each(model):

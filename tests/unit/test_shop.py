@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nextsession.cases import Cases
+from nextsession.data.cases import Cases
 from nextsession.data.format import Filters, SessionRule
 from nextsession.data.log import SessionLog
 from nextsession.data.prepared import prepare

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nextsession import tasks
-from nextsession.cases import Blocks, Cases
+from nextsession.data.cases import Blocks, Cases
 from nextsession.data.log import SessionLog
 from nextsession.errors import ConfigError, DataError
 from nextsession.splits import SplitSettings, split, split_ready

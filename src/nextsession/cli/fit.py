@@ -28,7 +28,7 @@ def fit(
     json: Json = False,
 ) -> None:
     """Learn a model from the training part of a log; keep it with its resolved experiment."""
-    from nextsession.cases import Blocks
+    from nextsession.data.cases import Blocks
     from nextsession.registry import model_class
     from nextsession.runs import check_place, save_run
     from nextsession.sources import open_source, open_split

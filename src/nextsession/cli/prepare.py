@@ -179,5 +179,8 @@ def _account(prepared: "Prepared") -> None:
         show(f"{manifest['unwanted']:,} events were not wanted and are left out")
     if prepared.questions is not None:
         show(f"{len(prepared.questions):,} questions come with it (split.protocol = 'prefixes')")
+    for name, value in manifest.get("notes", {}).items():
+        if isinstance(value, int):
+            show(f"{name}: {value:,}")
     show(str(prepared.path))
     remark(f"Next: nextsession data describe {prepared.path}")

@@ -22,8 +22,8 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import polars as pl
 
-from nextsession.cases import Cases
 from nextsession.config import Settings
+from nextsession.data.cases import Cases
 from nextsession.data.events import read_events
 from nextsession.data.fetch import Address, cache_folder, download, unpack
 from nextsession.data.format import EventBatch, Filters, LogFormat, SessionRule

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from nextsession.cases import Cases
+from nextsession.data.cases import Cases
 from nextsession.data.columns import write_filtered, write_in_order
 from nextsession.data.format import EventBatch, Filters, LogFormat, SessionRule
 from nextsession.data.intake import BadRows, Intake

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nextsession.cases import Cases
+from nextsession.data.cases import Cases
 from nextsession.data.items import ItemFeature, ItemTable
 from nextsession.data.log import SessionLog
 from nextsession.data.vocabulary import Vocabulary

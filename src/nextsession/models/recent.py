@@ -17,7 +17,7 @@ _CLOSEST = 4096  # events between two photographs at least
 
 
 class RecentSettings(Settings):
-    """Settings of `Recent`: a `window` or a `half_life`; without either, a half-life of twenty minutes."""
+    """Settings of `Recent`: a `window` or a `half_life`; without either, a half-life of one day."""
 
     window: Duration | None = Field(default=None, gt=0)
     """Only events this shortly before the question count, each as one."""
@@ -31,7 +31,7 @@ class RecentSettings(Settings):
         if given.get("window") is not None and given.get("half_life") is not None:
             raise ValueError("give a window or a half_life, not both")
         if given.get("window") is None and given.get("half_life") is None:
-            return {**given, "half_life": "20m"}
+            return {**given, "half_life": "1d"}
         return values
 
 

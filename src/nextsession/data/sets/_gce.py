@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from nextsession.cases import Cases
+from nextsession.data.cases import Cases
 from nextsession.data.cleaning import ROW
 from nextsession.data.dataset import Layout
 from nextsession.data.format import Columns, EventBatch, LogFormat, SessionRule

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from nextsession.cases import Cases
+from nextsession.data.cases import Cases
 from nextsession.data.dataset import Layout
 from nextsession.data.format import Columns, LogFormat, SessionRule
 from nextsession.data.log import SessionLog, offsets_of

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from nextsession.cases import Cases
+from nextsession.data.cases import Cases
 from nextsession.data.log import SessionLog, offsets_of
 from nextsession.scores import top_slowly
 from nextsession.testing.subjects import (

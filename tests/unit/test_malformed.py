@@ -83,6 +83,7 @@ BAD_ROWS = {
     "a JSON key missing": ("a.jsonl", '{"user_id":1,"item_id":2,"timestamp":3}\n{"user_id":1,"timestamp":3}\n', None, 1, 2, "column 'item_id': an id is missing"),
     "a JSON null": ("a.jsonl", '{"user_id":1,"item_id":2,"timestamp":3}\n\n{"user_id":1,"item_id":null,"timestamp":3}\n', None, 1, 3, "an id is missing"),
     "JSON of bad UTF-8": ("a.jsonl", b'{"user_id":1,"item_id":2,"timestamp":3}\n{"user_id":1,"item_id":"\xff","timestamp":3}\n', None, 1, 2, "this is not UTF-8 text"),
+    "half a surrogate pair": ("a.jsonl", '{"user_id":1,"item_id":2,"timestamp":3}\n{"user_id":1,"item_id":"\\ud800","timestamp":3}\n', None, 1, 2, "column 'item_id': the text holds half a surrogate pair (got '?')"),
     "JSON nested without end": ("a.jsonl", '{"user_id":1,"item_id":2,"timestamp":3}\n' + "[" * 100_000 + "\n", None, 1, 2, "this is not JSON"),
 }  # fmt: skip
 
@@ -163,6 +164,16 @@ def test_truncated_parquet(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match="is not a whole Parquet file"):
         make(path, tmp_path / "log", LogFormat())
+
+
+def test_parquet_whose_text_is_not_utf8(tmp_path):
+    text = pa.Array.from_buffers(pa.string(), 2, pa.array([b"a", b"caf\xe9"]).buffers())  # Arrow does not look
+    columns = {"user_id": pa.array([1, 1]), "item_id": text, "timestamp": pa.array([1, 2])}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"row 2, column 'item_id': this is not UTF-8 text"):
+        make(tmp_path / "a.parquet", tmp_path / "log", LogFormat())
+    prepared = make(tmp_path / "a.parquet", tmp_path / "log", LogFormat(), "quarantine")
+    assert prepared.manifest["quarantined"] == prepared.log.n_events == 1
 
 
 def test_parquet_damaged_in_the_middle(tmp_path):
@@ -259,6 +270,8 @@ GOOD_LOGS = {
     "no final line end": ("a.csv", LOG.strip(), ["a"]),
     "blank lines": ("a.csv", "\n" + HEADER + "\n\n" + GOOD + "\n" + GOOD + "\n\n", ["a"]),
     "blank Windows lines": ("a.csv", (HEADER + "\n" + GOOD + "\n").replace("\n", "\r\n"), ["a"]),
+    "line ends turned into Windows ones twice": ("a.csv", LOG.replace("\n", "\r\r\n"), ["a"]),
+    "blank old Mac lines": ("a.csv", (HEADER + "\n" + GOOD).replace("\n", "\r"), ["a"]),
     "commas in quotes": ("a.csv", HEADER + 'u,"a,b",1\n', ["a,b"]),
     "quotes in quotes": ("a.csv", HEADER + 'u,"a ""b""",1\n', ['a "b"']),
     "a quote inside": ("a.csv", HEADER + 'u,5" pipe,1\n', ['5" pipe']),
@@ -275,6 +288,7 @@ GOOD_LOGS = {
     "JSON of 2^63": ("a.jsonl", f'{{"user_id":"u","item_id":{2**63},"timestamp":1}}\n', [str(2**63)]),
     "JSON of 30 digits": ("a.jsonl", f'{{"user_id":"u","item_id":{10**29},"timestamp":1}}\n', [str(10**29)]),
     "JSON mixed": ("a.jsonl", '{"user_id":"u","item_id":7,"timestamp":1}\n{"user_id":"u","item_id":"x","timestamp":1.5}\n', ["7", "x"]),
+    "JSON with an emoji escaped": ("a.jsonl", '{"user_id":"u","item_id":"\\ud83e\\udd8a","timestamp":1}\n', ["🦊"]),
     "JSON text in brackets": ("a.jsonl", '{"user_id":"u","item_id":"[7]","timestamp":1}\n', ["[7]"]),
     "JSON without final line end": ("a.jsonl", '{"user_id":"u","item_id":7,"timestamp":1}', [7]),
     "gzip by content": ("a.csv", gzip.compress(LOG.encode()), ["a"]),

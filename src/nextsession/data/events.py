@@ -166,7 +166,7 @@ def _parquet(handle: BinaryIO, name: str, form: LogFormat) -> Iterator[tuple[Eve
         check_columns(file.schema_arrow.names, form, name)
         row = 1
         for batch in file.iter_batches(batch_size=ROWS, columns=needed(form.columns), use_threads=False):
-            frame = pl.DataFrame(pl.from_arrow(batch))
+            frame = _as_frame(batch)
             yield EventBatch(frame, name, row), handle.tell()
             row += len(frame)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -182,5 +182,17 @@ def _frame(source: Any, form: LogFormat) -> Iterator[EventBatch]:
     for batch in reader:
         for start in range(0, len(batch), ROWS):
             part = batch.slice(start, ROWS).select(needed(form.columns))
-            yield EventBatch(pl.DataFrame(pl.from_arrow(part)), "the frame", row)
+            yield EventBatch(_as_frame(part), "the frame", row)
             row += len(part)
+
+
+def _as_frame(batch: pa.RecordBatch) -> pl.DataFrame:
+    """Return the rows; a column of text that is not UTF-8 comes as bytes, for Polars trusts what Arrow calls text."""
+    columns = batch.columns
+    for place, column in enumerate(columns):
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid:
+                columns[place] = column.cast(pa.large_binary())
+    return pl.DataFrame(pl.from_arrow(pa.RecordBatch.from_arrays(columns, batch.schema.names)))

@@ -1,6 +1,7 @@
 """Reading JSON lines: one object a line, plain or gzipped; lines that are none are set aside."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -10,6 +11,9 @@ from nextsession.data.cleaning import ROW, check_columns, needed, shown
 from nextsession.data.format import EventBatch, LogFormat, Rejected
 from nextsession.data.streams import BLOCK, Text
 from nextsession.errors import DataError
+
+_HALF_A_PAIR = re.compile(rb"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F])")
+"""An escape that stands for half a character, which Polars would read as NUL."""
 
 
 def read_json_lines(handle: BinaryIO, name: str, form: LogFormat) -> Iterator[tuple[EventBatch, int]]:
@@ -54,6 +58,8 @@ def _check_names(head: bytes, form: LogFormat, name: str) -> None:
 
 def _batch(lines: bytes, columns: list[str], name: str, row: int) -> EventBatch:
     count = lines.count(b"\n")
+    if _HALF_A_PAIR.search(lines):
+        return _slowly(lines, columns, name, row)
     try:
         frame = pl.read_ndjson(lines, schema=dict.fromkeys(columns, pl.String))
     except (pl.exceptions.PolarsError, ValueError):
@@ -85,6 +91,11 @@ def _slowly(lines: bytes, columns: list[str], name: str, row: int) -> EventBatch
         if not isinstance(event, dict):
             rejected.append(Rejected(name, number, "", shown(line), "a line must hold an object"))
             continue
+        halved = [c for c in columns if isinstance(event.get(c), str) and not _is_unicode(event[c])]
+        if halved:
+            value = event[halved[0]].encode(errors="replace").decode()
+            rejected.append(Rejected(name, number, halved[0], shown(value), "the text holds half a surrogate pair"))
+            continue
         nested = [column for column in columns if isinstance(event.get(column), dict | list)]
         if nested:
             value = json.dumps(event[nested[0]])
@@ -95,6 +106,15 @@ def _slowly(lines: bytes, columns: list[str], name: str, row: int) -> EventBatch
             values[column].append(_written(event.get(column)))
     frame = pl.DataFrame({**values, ROW: rows}, schema={**dict.fromkeys(columns, pl.String), ROW: pl.Int64})
     return EventBatch(frame, name, row, tuple(rejected))
+
+
+def _is_unicode(text: str) -> bool:
+    """Say whether a text can be written as UTF-8; JSON may escape what cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _written(value: Any) -> str | None:

@@ -16,6 +16,7 @@ BAD = "\ufdd0"
 
 _MARKS = {b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text", b"PAR1": "Parquet", b"PK\x03\x04": "a zip archive"}
 _BAD = BAD.encode()
+_EMPTY = (b"\n\n", b"\n\r", b"\r\r")  # between two of these there is no text; a lone \r ends a line too
 
 
 def _mark(error: UnicodeError) -> tuple[str, int]:
@@ -142,5 +143,5 @@ class Text(io.RawIOBase):
         self._last = block[-1:] or self._last
         self.lines += block.count(b"\n")
         self.quotes += block.count(b'"')
-        self.blank = self.blank or b"\n\n" in block or b"\n\r\n" in block or block[:1] in (b"\n", b"\r")
+        self.blank = self.blank or block[:1] in (b"\n", b"\r") or any(ends in block for ends in _EMPTY)
         return block

@@ -375,7 +375,7 @@ def test_recent_takes_a_window_or_a_half_life():
         create("recent", window="1h", half_life="1h")
     with pytest.raises(ConfigError, match="half_life"):
         create("recent", half_life=0)
-    assert create("recent").config.half_life == 20 * MINUTE
+    assert create("recent").config.half_life == 24 * 60 * MINUTE
     assert create("recent", window="1h").config.half_life is None
 
 

@@ -199,13 +199,13 @@ class _Training:
     def counts(self, vocabulary: Vocabulary) -> NDArray[np.int64]:
         """Return the number of wanted events of each item; 0 if training never saw it."""
         if self._counts is None or self._counts[0] is not vocabulary:
-            self._counts = vocabulary, np.append(self.events, 0)[self.vocabulary.encode(vocabulary.ids)]
+            self._counts = vocabulary, np.append(self.events, 0)[self.vocabulary.translate(vocabulary)]
         return self._counts[1]
 
     def groups(self, vocabulary: Vocabulary) -> NDArray[np.int8]:
         """Return the group of popularity of each item, 0 the most popular; -1 if training never saw it."""
         if self._groups is None or self._groups[0] is not vocabulary:
-            self._groups = vocabulary, np.append(self.group, np.int8(-1))[self.vocabulary.encode(vocabulary.ids)]
+            self._groups = vocabulary, np.append(self.group, np.int8(-1))[self.vocabulary.translate(vocabulary)]
         return self._groups[1]
 
 
@@ -238,7 +238,7 @@ class _Lists:
             if name not in self.names or self.training is None:
                 continue
             if self.space is not None and name == "diversity":
-                codes = np.append(self.training.vocabulary.encode(vocabulary.ids), -1)[lists]
+                codes = np.append(self.training.vocabulary.translate(vocabulary), -1)[lists]
                 values = self.space.diversity(codes.astype(np.int32), self.ks)
             else:
                 rule = popularity_of if name == "popularity" else novelty_of

@@ -220,7 +220,7 @@ class Recommender(ABC, Generic[C]):
         A target that is unknown to the model or left out by `exclude` is never found.
         """
         self._check_fitted()
-        codes = self.vocabulary_.encode(cases.histories.vocabulary.ids)
+        codes = self.vocabulary_.translate(cases.histories.vocabulary)
         targets = Targets(cases.target_offsets, codes[cases.targets] if len(codes) else cases.targets)
         ignored = Targets(cases.ignored_offsets, codes[cases.ignored] if len(codes) else cases.ignored)
         barred = np.zeros(len(targets.items), np.bool_)
@@ -360,7 +360,7 @@ def _limits(histories: SessionLog, exclude: Exclude, vocabulary: Vocabulary) -> 
     """Bar the wanted items of the histories as they were given: what a model cannot read still ends a session."""
     if exclude == "nothing" or histories.n_events == 0:
         return Limits.none(len(histories))
-    codes = vocabulary.encode(histories.vocabulary.ids)[histories.items]
+    codes = vocabulary.translate(histories.vocabulary)[histories.items]
     rows = histories.user_of_session[histories.session_of_event]
     chosen = (codes >= 0) & (histories.labels == 1)
     if exclude == "session":

@@ -1,5 +1,7 @@
 """Vocabulary: ids outside, codes inside."""
 
+import copy
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,6 +18,25 @@ def test_encode_against_a_loop(vocabulary, other, repeats):
     place = {x: i for i, x in enumerate(vocabulary.ids.tolist())}
     assert vocabulary.encode(asked).tolist() == [place.get(x, -1) for x in asked.tolist()]
     assert vocabulary.encode(asked).dtype == np.int32
+
+
+@given(vocabularies(least=0), vocabularies(least=0), vocabularies(least=0))
+def test_translate_is_encode_also_when_asked_again_and_in_turns(vocabulary, one, other):
+    for asked in (one, one, other, one, vocabulary):
+        assert vocabulary.translate(asked).tolist() == vocabulary.encode(asked.ids).tolist()
+    assert vocabulary.translate(one) is vocabulary.translate(one)
+
+
+def test_a_copy_of_a_model_shares_its_vocabulary():
+    vocabulary = Vocabulary(["a", "b"])
+    assert copy.deepcopy({"vocabulary": vocabulary})["vocabulary"] is vocabulary
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), unique=True), st.lists(st.integers(-(2**63), 2**63 - 1)))
+def test_integers_in_any_order_are_found(ids, others):
+    place = {x: i for i, x in enumerate(ids)}
+    asked = np.array([*others, *ids], np.int64)
+    assert Vocabulary(np.array(ids, np.int64)).encode(asked).tolist() == [place.get(x, -1) for x in asked.tolist()]
 
 
 @given(vocabularies())

@@ -261,20 +261,25 @@ class SessionLog:
         """Return the log in the codes of another vocabulary; items it does not know are left out."""
         if vocabulary is self.vocabulary:
             return self
-        if vocabulary == self.vocabulary:
+        codes = vocabulary.translate(self.vocabulary)
+        if len(codes) == len(vocabulary) and np.array_equal(codes, np.arange(len(codes))):
             return replace(self, vocabulary=vocabulary)
-        codes = vocabulary.encode(self.vocabulary.ids)
         known = codes[self.items] >= 0
         part = self if known.all() else self._where(known)
         table = None
         if self.item_table is not None:
-            table = self.item_table.take(self.vocabulary.encode(vocabulary.ids))
+            table = self.item_table.take(self.vocabulary.translate(vocabulary))
         return replace(part, items=codes[part.items], vocabulary=vocabulary, item_table=table)
 
     def compact(self) -> "SessionLog":
         """Return the log with a vocabulary of only the items that occur, in the same order."""
         seen = np.bincount(self.items, minlength=self.n_items) > 0
-        return self if seen.all() else self.recode(Vocabulary(self.vocabulary.ids[seen]))
+        if seen.all():
+            return self
+        codes = (np.cumsum(seen) - 1).astype(np.int32)
+        table = None if self.item_table is None else self.item_table.take(np.flatnonzero(seen))
+        kept = Vocabulary(self.vocabulary.ids[seen])
+        return replace(self, items=codes[self.items], vocabulary=kept, item_table=table)
 
     # -- inside ---------------------------------------------------------------------------------
 

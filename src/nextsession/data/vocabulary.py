@@ -19,7 +19,7 @@ NO_ITEM = -1
 """The code of no item: an id the vocabulary does not know."""
 
 _SMALL = 512
-"""Up to this many ids a dictionary answers faster than a bulk look-up."""
+"""Up to this many strings a dictionary answers faster than a bulk look-up."""
 
 
 class Vocabulary:
@@ -46,10 +46,11 @@ class Vocabulary:
         if len(self.ids) > np.iinfo(np.int32).max:
             raise DataError(f"A vocabulary holds at most 2^31-1 ids, got {len(self.ids)}.")
         if self.ids.dtype == np.int64:
-            ascending = bool(np.all(self.ids[1:] > self.ids[:-1]))
-            distinct = ascending or len(np.unique(self.ids)) == len(self.ids)
+            rising = self.ids[self._rising]
+            distinct = bool(np.all(rising[1:] > rising[:-1]))
         else:
             distinct = len(set(self.ids.tolist())) == len(self.ids)
+        self._translation: tuple[Vocabulary, NDArray[np.int32]] | None = None
         if not distinct:
             values, counts = np.unique(self.ids, return_counts=True)
             raise DataError(f"Ids of a vocabulary must be distinct; {values[counts > 1][0]!r} occurs more than once.")
@@ -76,13 +77,23 @@ class Vocabulary:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return the vocabulary itself: it never changes."""
+        return self
+
     def __repr__(self) -> str:
         """Show the size and the first ids."""
         first = ", ".join(repr(x) for x in self.ids[:3].tolist())
         return f"Vocabulary({len(self)} ids: {first}{', …' if len(self) > 3 else ''})"
 
     @cached_property
-    def _codes(self) -> dict[Id, int]:
+    def _rising(self) -> NDArray[np.int64] | slice:
+        """The order that sorts integer ids; a slice of all where they are sorted already."""
+        ascending = bool(np.all(self.ids[1:] > self.ids[:-1]))
+        return slice(None) if ascending else np.argsort(self.ids, kind="stable")
+
+    @cached_property
+    def _codes(self) -> dict[str, int]:
         return {x: code for code, x in enumerate(self.ids.tolist())}
 
     @cached_property
@@ -94,14 +105,30 @@ class Vocabulary:
     def encode(self, ids: ArrayLike) -> NDArray[np.int32]:
         """Return the code of each id, `-1` where it is not known."""
         array = as_ids(ids)
-        if array.dtype != self.ids.dtype:
-            if len(array) == 0 or len(self) == 0:
-                return np.full(len(array), NO_ITEM, dtype=np.int32)
-            return np.array([self._codes.get(x, NO_ITEM) for x in array.tolist()], dtype=np.int32)
+        if array.dtype != self.ids.dtype or len(self) == 0:
+            return np.full(len(array), NO_ITEM, dtype=np.int32)
+        if array.dtype == np.int64:
+            order = None if isinstance(self._rising, slice) else self._rising
+            places = np.minimum(np.searchsorted(self.ids, array, sorter=order), len(self) - 1)
+            codes = places if order is None else order[places]
+            return np.where(self.ids[codes] == array, codes, NO_ITEM).astype(np.int32)
         if len(array) <= _SMALL:
             return np.array([self._codes.get(x, NO_ITEM) for x in array.tolist()], dtype=np.int32)
         found = pc.index_in(pa.array(array, type=self.arrow.type), value_set=self.arrow)
         return np.asarray(pc.fill_null(found, NO_ITEM).to_numpy(zero_copy_only=False), dtype=np.int32)
+
+    def translate(self, other: "Vocabulary") -> NDArray[np.int32]:
+        """Return the code of each id of another vocabulary, `(len(other),)`; `-1` where it is not known.
+
+        The last answer is kept: blocks of questions share a vocabulary, and a large one takes as
+        long to look up as many answers.
+        """
+        known = self._translation
+        if known is None or known[0] is not other:
+            known = other, self.encode(other.ids)
+            known[1].flags.writeable = False
+            self._translation = known
+        return known[1]
 
     def decode(self, codes: ArrayLike) -> NDArray[Any]:
         """Return the id of each code.

@@ -76,7 +76,6 @@ def compare(
     out: Path,
     budget: float | None = None,
     data: str = "log",
-    runtime: Runtime | None = None,
     resume: bool = True,
     progress: Progress = silent,
 ) -> list[Row]:
@@ -89,7 +88,6 @@ def compare(
         out: A folder for `rows.json` and, for each model, its row and its report with all columns.
         budget: Most CPU-seconds for learning and answering, for each model; none: no limit.
         data: The name of the data in tables.
-        runtime: Memory; the seed is that of each spec.
         resume: Take rows that are there already; False: make all anew.
         progress: Told of the models done.
 
@@ -110,7 +108,7 @@ def compare(
     for done, job in enumerate(jobs):
         progress("compare", done, len(jobs))
         row = job.known(out) if resume else None
-        rows.append(row or job.run(out, runtime or Runtime(), progress))
+        rows.append(row or job.run(out, progress))
     progress("compare", len(jobs), len(jobs))
     missing = missing_baselines(spec.model for spec in specs)
     rows = [replace(row, missing_baselines=missing) for row in _with_differences(rows, out)]
@@ -180,7 +178,7 @@ class _Job:
             return row if row.over_budget and had and self.budget and self.budget <= had else None
         return None
 
-    def run(self, out: Path, runtime: Runtime, progress: Progress) -> Row:
+    def run(self, out: Path, progress: Progress) -> Row:
         """Train, ask, save; whatever goes wrong becomes a row."""
         key, stem = self.key, out / _stem(self.spec.model, self.key)
         cost: dict[str, Any] = {"budget_cpu_s": self.budget}
@@ -193,7 +191,7 @@ class _Job:
                     self.model.fit(
                         self.split.train,
                         validation=Blocks(self.split.validation),
-                        runtime=runtime.model_copy(update={"seed": self.spec.seed}),
+                        runtime=Runtime(seed=self.spec.seed),
                     )
                 finally:
                     cost["fit_cpu_s"] = watch.seconds

@@ -1,6 +1,6 @@
 """Settings: typed, closed, frozen, documented by their docstrings; durations; the runtime.
 
-A setting changes the *result*; what only changes speed or memory is in `Runtime`.
+A setting changes the *result*; what chooses among equally meant results is in `Runtime`.
 """
 
 import re
@@ -88,10 +88,7 @@ def _fields_at(settings: type[BaseModel], path: list[str]) -> list[str]:
 
 
 class Runtime(Settings):
-    """What changes cost but not meaning: the seed chooses among equally meant results."""
+    """What changes a result but not its meaning."""
 
     seed: int = Field(default=0, ge=0)
     """Every random choice is drawn from this."""
-
-    block_bytes: int = Field(default=64_000_000, gt=0)
-    """Most memory for one block of scores, `(questions, items)` float32."""

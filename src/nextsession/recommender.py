@@ -16,7 +16,7 @@ from nextsession.data.cases import Cases
 from nextsession.data.log import SessionLog, offsets_of
 from nextsession.data.vocabulary import Id, Vocabulary
 from nextsession.errors import DataError, ModelError, NotFittedError
-from nextsession.scores import Limits, RankCounts, Scores, Targets, TopK
+from nextsession.scores import BLOCK_BYTES, Limits, RankCounts, Scores, Targets, TopK
 
 C = TypeVar("C", bound=Settings)
 
@@ -118,12 +118,12 @@ class Recommender(ABC, Generic[C]):
 
     @final
     def fit(self, log: SessionLog, *, validation: Iterable[Cases] = (), runtime: Runtime | None = None) -> Self:
-        """Learn from `log` alone, forgetting whatever was learnt before.
+        """Learn from `log` alone, forgetting whatever was learnt before; if it fails nothing is learnt.
 
         Args:
             log: Wanted events train every model; ignored ones only those that read them.
             validation: Questions for models that stop early; others do not look.
-            runtime: Seed and memory; the default seed is 0.
+            runtime: The seed, 0 by default.
 
         Raises:
             DataError: The log has no wanted event.
@@ -131,13 +131,17 @@ class Recommender(ABC, Generic[C]):
         seen = log if self.reads_ignored else log.positives()
         if not np.any(seen.labels == 1):
             raise DataError(f"{self.name} cannot learn from a log without a single wanted event.")
-        for attribute in [a for a in vars(self) if a.endswith("_")]:
-            delattr(self, attribute)
+        self._forget()
         self.vocabulary_ = log.vocabulary
         self.trained_until_ = int(log.times.max()) + 1
         self._validation = validation
-        self._fit(seen, runtime or Runtime())
-        del self._validation
+        try:
+            self._fit(seen, runtime or Runtime())
+        except BaseException:
+            self._forget()
+            raise
+        finally:
+            del self._validation
         return self
 
     @property
@@ -149,7 +153,8 @@ class Recommender(ABC, Generic[C]):
     def update(self, log: SessionLog, *, runtime: Runtime | None = None) -> Self:
         """Learn from later events too; new items are appended to the vocabulary, old codes stay.
 
-        `update(empty)` changes nothing, and afterwards every item of both logs is known.
+        `update(empty)` changes nothing, afterwards every item wanted in either log is known, and if
+        it fails the model answers as before.
 
         Raises:
             NotFittedError: The model has not learnt anything yet.
@@ -161,9 +166,15 @@ class Recommender(ABC, Generic[C]):
         seen = log if self.reads_ignored else log.positives()
         if seen.n_events == 0:
             return self
-        self.vocabulary_ = self.vocabulary_.extend(seen.compact().vocabulary.ids)
+        seen, before = seen.compact(), dict(vars(self))
+        self.vocabulary_ = self.vocabulary_.extend(seen.vocabulary.ids)
         self.trained_until_ = max(self.trained_until_, int(seen.times.max()) + 1)
-        self._update(seen.recode(self.vocabulary_), runtime or Runtime())
+        try:
+            self._update(seen.recode(self.vocabulary_), runtime or Runtime())
+        except BaseException:
+            self._forget()
+            vars(self).update(before)
+            raise
         return self
 
     # -- answering ------------------------------------------------------------------------------
@@ -293,7 +304,7 @@ class Recommender(ABC, Generic[C]):
         """
 
     def _update(self, log: SessionLog, runtime: Runtime) -> None:
-        """Learn from later events, already in the codes of the extended vocabulary."""
+        """Learn from later events, already in the codes of the extended vocabulary, into fresh arrays."""
         raise ModelError(f"{self.name} cannot learn on.")
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
@@ -315,6 +326,10 @@ class Recommender(ABC, Generic[C]):
         return [{}]
 
     # -- inside ---------------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        for attribute in [a for a in vars(self) if a.endswith("_")]:
+            delattr(self, attribute)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "vocabulary_"):
@@ -340,7 +355,7 @@ class Recommender(ABC, Generic[C]):
         if exclude not in get_args(Exclude):
             raise DataError(f"exclude must be one of {', '.join(get_args(Exclude))}; got {exclude!r}.")
         seen, limits = self._seen(histories), _limits(histories, exclude, self.vocabulary_)
-        step = max(1, min(4096, Runtime().block_bytes // (4 * max(1, len(self.vocabulary_)))))
+        step = max(1, min(4096, BLOCK_BYTES // (4 * max(1, len(self.vocabulary_)))))
         for start in range(0, len(seen), step):
             stop = min(start + step, len(seen))
             part = seen if (start, stop) == (0, len(seen)) else seen.rows(start, stop)

@@ -30,7 +30,8 @@ from nextsession.selection import (
     scores_in_sparse,
 )
 
-_BLOCK = 64_000_000  # bytes of scores at a time
+BLOCK_BYTES = 64_000_000
+"""Most memory for one block of scores, `(questions, items)` float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +189,7 @@ class DotScores(Scores):
         return _joined(parts, k)
 
     def _step(self) -> int:
-        return max(1, min(len(self), 256, _BLOCK // max(1, 4 * self.n_items)))
+        return max(1, min(len(self), 256, BLOCK_BYTES // max(1, 4 * self.n_items)))
 
     def _blocks(self) -> Iterator[tuple[int, int]]:
         step = self._step()

@@ -159,9 +159,7 @@ def test_recommendations_of_integer_ids_are_integers():
 
 
 def test_many_questions_are_answered_in_slices(model, monkeypatch):
-    monkeypatch.setattr(
-        "nextsession.recommender.Runtime", lambda: Runtime(block_bytes=4 * 4 * 3)
-    )  # three rows at a time
+    monkeypatch.setattr("nextsession.recommender.BLOCK_BYTES", 4 * 4 * 3)  # three rows at a time
     instants = []
     score = Given._score
     monkeypatch.setattr(Given, "_score", lambda self, h, t: (instants.append(t.tolist()), score(self, h, t))[1])
@@ -201,6 +199,30 @@ def test_a_model_that_cannot_learn_on_says_so(model):
     assert not model.can_update
     with pytest.raises(ModelError, match="given cannot learn on from later events; fit it again on the whole log"):
         model.update(LOG)
+
+
+def test_a_fit_that_fails_leaves_a_model_that_has_learnt_nothing(model):
+    def broken(log, runtime):
+        model.half_ = np.zeros(1)
+        raise RuntimeError("no")
+
+    model._fit = broken
+    with pytest.raises(RuntimeError, match="no"):
+        model.fit(LOG, validation=[])
+    assert not any(name.endswith("_") for name in vars(model))
+    assert not hasattr(model, "_validation")
+    with pytest.raises(NotFittedError):
+        model.recommend(LOG)
+
+
+def test_an_update_that_fails_leaves_the_model_as_it_was():
+    later = SessionLog.from_lists([[["z", "a"]]], times=[[[10**9, 10**9]]])
+    model = create("recent", half_life="1d").fit(LOG)
+    before = model.recommend(LOG, 4)
+    with pytest.raises(DataError, match="must hold times"):
+        model.update(replace(later, timed=False))
+    assert model.vocabulary_ is LOG.vocabulary
+    assert list(model.recommend(LOG, 4)) == list(before)
 
 
 def test_learning_on_appends_items():

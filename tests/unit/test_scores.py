@@ -82,7 +82,7 @@ def test_blocks_change_nothing(monkeypatch):
     wanted = Targets(np.arange(51), rng.integers(0, 30, 50).astype(np.int32))
     limits = Limits(np.arange(51), rng.integers(0, 30, 50).astype(np.int32))
     whole = DotScores(queries, items).answer(5, wanted, limits)
-    monkeypatch.setattr(module, "_BLOCK", 4 * 30 * 7)
+    monkeypatch.setattr(module, "BLOCK_BYTES", 4 * 30 * 7)
     parts = DotScores(queries, items).answer(5, wanted, limits)
     assert np.array_equal(whole[0].items, parts[0].items)
     assert np.array_equal(whole[1].greater, parts[1].greater)

@@ -116,7 +116,6 @@ def run(
         out=place,
         budget=budget,
         data=source.name,
-        runtime=experiment.runtime,
         resume=resume,
         progress=progress,
     )

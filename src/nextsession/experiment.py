@@ -31,7 +31,7 @@ from pydantic import SerializeAsAny, model_validator
 
 from nextsession import registry
 from nextsession.config import Runtime, Settings
-from nextsession.data.format import Filters, LogFormat, SessionRule
+from nextsession.data.format import Filters, ItemFile, LogFormat, SessionRule
 from nextsession.data.shop_world import ShopSettings
 from nextsession.errors import ConfigError
 from nextsession.outcomes import EvaluationSettings
@@ -52,7 +52,10 @@ class DataSettings(Settings):
     format: LogFormat = LogFormat()
     """How the files at `path` are written."""
     bad_rows: Literal["fail", "quarantine"] = "fail"
-    """What becomes of rows at `path` that cannot be used: an error, or a count and a list of them."""
+    """What becomes of rows (at `path`, or of a set) that cannot be used: an error, or a count and a list of them."""
+
+    items: ItemFile | None = None
+    """What is known of the items of the log at `path`: titles, categories, numbers."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -60,8 +63,9 @@ class DataSettings(Settings):
         if len(given) != 1:
             got = " and ".join(given) or "none of them"
             raise ValueError(f"give exactly one of set, prepared, path and shop, got {got}")
-        useless = sorted(self.model_fields_set & {"format", "bad_rows"})
-        if useless and given != ["path"]:
+        read = {"path": {"format", "bad_rows", "items"}, "set": {"bad_rows"}}.get(given[0], set())
+        useless = sorted(self.model_fields_set & ({"format", "bad_rows", "items"} - read))
+        if useless:
             raise ValueError(f"{' and '.join(useless)} is for raw files at a path; leave it out beside {given[0]}")
         return self
 
@@ -113,7 +117,7 @@ class Experiment(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     """What is measured."""
     runtime: Runtime = Runtime()
-    """Seed and memory."""
+    """The seed."""
 
     @model_validator(mode="after")
     def _cut_once(self) -> Self:

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from nextsession.data.dataset import DataSet, Found
 from nextsession.data.events import expand, read_events
 from nextsession.data.fetch import cache_folder
 from nextsession.data.format import Filters, Rejected, SessionRule
+from nextsession.data.item_file import read_items
 from nextsession.data.log import SessionLog
 from nextsession.data.prepared import Prepared
 from nextsession.data.prepared import prepare as prepare_events
@@ -108,7 +110,9 @@ def prepare(
         )
     paths = _paths(experiment)
     sessions, filters = sessions or SessionRule(), filters or Filters()
-    place = out or cache_folder() / "prepared" / f"log-{_key(paths, data.bad_rows, data.format, sessions, filters)}"
+    beside = [] if data.items is None else [data.items.path]
+    key = _key([*paths, *beside], data.bad_rows, data.format, data.items, sessions, filters)
+    place = out or cache_folder() / "prepared" / f"log-{key}"
     if out is None and place.exists():
         try:
             return Prepared.load(place)
@@ -121,6 +125,7 @@ def prepare(
         sessions=sessions,
         filters=filters,
         bad_rows=data.bad_rows,
+        item_table=None if data.items is None else partial(read_items, data.items),
         progress=progress,
     )
 

@@ -119,7 +119,7 @@ def test_a_value_cannot_smuggle_in_another_name():
             "data.format.columns.itm: there is no such setting (got 'x'). Did you mean 'item'?",
         ),
         ("data.path=x.csv", "data: give exactly one of set, prepared, path and shop, got set and path"),
-        ("data.bad_rows=fail", "data: bad_rows is for raw files at a path; leave it out beside set"),
+        ("data.items.path=x.csv", "data: items is for raw files at a path; leave it out beside set"),
         ("models.stan.k=2", "there is no model 'stan' in this experiment. Models: popular, markov."),
         ("models.markov=2", "say which setting, as in models.markov.order=2"),
         ("split.test.x=1", "split.test is no table, it is '1d'"),

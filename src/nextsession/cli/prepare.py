@@ -17,18 +17,22 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "nextsession data prepare clicks.csv --user visitor --item product --time at --gap 30m --out prepared/shop",
     "nextsession data prepare globo --min-item-events 5",
+    "nextsession data prepare clicks.csv --items goods.csv --items-title name --items-number price",
     "nextsession data prepare 'clicks/*.csv.gz' --config recipes/start.toml --dry-run",
 )
 
 _COLUMNS = "Columns"
 _SESSIONS = "Sessions"
+_ITEMS = "What is known of the items"
 _FILTERS = "Filters, repeated until nothing changes"
 
 
 def prepare(
     logs: Annotated[list[str], typer.Argument(metavar="LOG|SET", help="Files, patterns, -, or one data set.")],
     out: Annotated[Path | None, typer.Option("--out", help="Where it goes; into the cache if not given.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="Read [data.format], [sessions], [filters].")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Read its tables data.format, data.items, sessions and filters.")
+    ] = None,
     overrides: Overrides = None,
     user: Annotated[str | None, typer.Option("--user", help="'': there is none.", rich_help_panel=_COLUMNS)] = None,
     item: Annotated[str | None, typer.Option("--item", rich_help_panel=_COLUMNS)] = None,
@@ -52,6 +56,19 @@ def prepare(
         str | None, typer.Option("--time-unit", help="auto, s, ms, us, ns or iso.", rich_help_panel=_COLUMNS)
     ] = None,
     delimiter: Annotated[str | None, typer.Option("--delimiter", help="Of a csv.", rich_help_panel=_COLUMNS)] = None,
+    items: Annotated[
+        Path | None, typer.Option("--items", help="A file with a row an item.", rich_help_panel=_ITEMS)
+    ] = None,
+    item_id: Annotated[
+        str | None, typer.Option("--items-id", help="Its column of ids.", rich_help_panel=_ITEMS)
+    ] = None,
+    title: Annotated[str | None, typer.Option("--items-title", rich_help_panel=_ITEMS)] = None,
+    categories: Annotated[
+        list[str] | None, typer.Option("--items-category", help="Values parted by |; repeat.", rich_help_panel=_ITEMS)
+    ] = None,
+    numbers: Annotated[
+        list[str] | None, typer.Option("--items-number", help="Binned; repeat.", rich_help_panel=_ITEMS)
+    ] = None,
     by: Annotated[str | None, typer.Option("--by", help="gap, id, time or user.", rich_help_panel=_SESSIONS)] = None,
     gap: Annotated[
         str | None, typer.Option("--gap", help="Silence that ends a session: 30m.", rich_help_panel=_SESSIONS)
@@ -86,8 +103,10 @@ def prepare(
         "time_unit": time_unit,
         "delimiter": delimiter,
     }
+    known = {"path": items and str(items), "id": item_id, "title": title, "categories": categories, "numbers": numbers}
     rule = _given({"by": by or ("id" if session else None), "gap": gap})
-    wanted = _experiment(logs, config, overrides or [], form, bad_rows, rule, _given(filters))
+    read = _given({"format": _given(form), "bad_rows": bad_rows, "items": _given(known)})
+    wanted = _experiment(logs, config, overrides or [], read, rule, _given(filters))
     if dry_run:
         _say_what_would_be_done(wanted, json)
         return
@@ -109,8 +128,7 @@ def _experiment(
     logs: list[str],
     config: Path | None,
     overrides: list[str],
-    form: dict[str, Any],
-    bad_rows: str | None,
+    read: dict[str, Any],
     rule: dict[str, Any],
     filters: dict[str, Any],
 ) -> "Experiment":
@@ -121,8 +139,8 @@ def _experiment(
     source = data_table(logs[0]) if len(logs) == 1 else {"path": logs}
     if "prepared" in source or "shop" in source:
         raise ConfigError(f"{logs[0]} is prepared already.")
-    how = {name: x for name, x in tables.get("data", {}).items() if name in ("format", "bad_rows")}
-    found: dict[str, Any] = {"data": _merged(how, _given({"format": _given(form), "bad_rows": bad_rows})) | source}
+    how = {name: x for name, x in tables.get("data", {}).items() if name in ("format", "bad_rows", "items")}
+    found: dict[str, Any] = {"data": _merged(how, read) | source}
     for name, flags in (("sessions", rule), ("filters", filters)):
         table = _merged(tables.get(name, {}), flags)
         if table:

@@ -97,6 +97,27 @@ class LogFormat(Settings):
     """When an event counts as wanted."""
 
 
+class ItemFile(Settings):
+    """A file with one row an item: titles and side features, kept beside the log."""
+
+    path: str
+    """The file: CSV, JSON lines or Parquet, like a log."""
+    delimiter: str | None = None
+    """Of a csv; none: as for a log."""
+    id: str = "item_id"
+    """The column of the item's id, written as in the log."""
+    title: str | None = None
+    """The column of what people call the item."""
+    categories: tuple[str, ...] = ()
+    """Columns of categorical features."""
+    separator: str = "|"
+    """Parts the values of a category that has several (`drama|war`); empty: never."""
+    numbers: tuple[str, ...] = ()
+    """Columns of numeric features, which are binned: each bin holds about as many items of the log."""
+    bins: int = Field(default=10, ge=2)
+    """Most bins of a numeric feature."""
+
+
 @dataclass(frozen=True)
 class EventBatch:
     """Some rows of a raw log, not yet checked.

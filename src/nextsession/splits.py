@@ -255,10 +255,10 @@ def _session_events(log: SessionLog, known: SessionLog, since: int, settings: Sp
     """Ask for every wanted event but the first of each session begun at or after `since`."""
     if settings.unseen == "drop":
         log = log.recode(known.vocabulary)
-    later = (log.session_starts >= since)[log.session_of_event]
+    later = np.repeat(log.session_starts >= since, np.diff(log.session_offsets))
     later[log.session_offsets[:-1]] = False
     events = np.flatnonzero(later & (log.labels == 1))
-    return _limited(item_questions(log, np.arange(log.n_events), events, "session"), settings)
+    return _limited(item_questions(log, None, events, "session"), settings)
 
 
 def _limited(plan: Plan, settings: SplitSettings) -> Plan:
@@ -287,17 +287,26 @@ def _leave_one_out(log: SessionLog, settings: SplitSettings) -> Split:
         first_out[plan.groups] = plan.asked_from
         validation = plan.recent(settings.longest_history)
     if settings.protocol == "leave-one-session-out":
-        session = np.append(log.session_of_event, log.n_sessions)[first_out]
+        session = log.sessions_of(first_out)  # one past the last for users of whom all is learnt
         train = log.sessions(np.arange(log.n_sessions) < session[log.user_of_session])
     else:
-        place = np.append(places(order), log.n_events)
-        train = log.events(place[:-1] < place[first_out][log.user_of_session[log.session_of_event]])
+        train = log.events(_earlier(log, order, first_out))
     if settings.form == "strict":
         train = train.compact()
     return _made(train, validation, _limited(last, settings), settings, {"fingerprint": fingerprint(log)})
 
 
-def _ask_sessions(log: SessionLog, order: NDArray[np.int64], settings: SplitSettings) -> tuple[Plan, Plan]:
+def _earlier(log: SessionLog, order: NDArray[np.int64] | None, first_out: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which events come before one event of their user, given for each user; its number may be `N`: all do."""
+    every = np.arange(log.n_events)
+    bounds = np.full(len(first_out), log.n_events)
+    some = first_out < log.n_events
+    bounds[some] = places(order, first_out[some])
+    earlier: NDArray[np.bool_] = places(order, every) < np.repeat(bounds, np.diff(log.event_offsets))
+    return earlier
+
+
+def _ask_sessions(log: SessionLog, order: NDArray[np.int64] | None, settings: SplitSettings) -> tuple[Plan, Plan]:
     wanted = np.flatnonzero(wanted_events(log) > 0)
     place = _from_last(log.user_of_session[wanted])
     plans = [session_questions(log, order, wanted[place == back]) for back in (0, 1)]
@@ -305,9 +314,9 @@ def _ask_sessions(log: SessionLog, order: NDArray[np.int64], settings: SplitSett
     return last, second.take(np.flatnonzero(np.isin(second.groups, last.groups)))
 
 
-def _ask_items(log: SessionLog, order: NDArray[np.int64], settings: SplitSettings) -> tuple[Plan, Plan]:
-    by_time = order[log.labels[order] == 1]
-    users = log.user_of_session[log.session_of_event[by_time]]
+def _ask_items(log: SessionLog, order: NDArray[np.int64] | None, settings: SplitSettings) -> tuple[Plan, Plan]:
+    by_time = np.flatnonzero(log.labels == 1) if order is None else order[log.labels[order] == 1]
+    users = log.user_of_session[log.sessions_of(by_time)]
     enough = np.bincount(users, minlength=len(log))[users] >= 3
     by_time, users = by_time[enough], users[enough]
     place = _from_last(users)
@@ -317,7 +326,7 @@ def _ask_items(log: SessionLog, order: NDArray[np.int64], settings: SplitSetting
         if settings.form == "strict":
             begins = plan.asked_from - plan.positions
             plan = replace(
-                plan, seen_to=places(order)[begins], asked_at=log.times[begins], positions=np.zeros(len(plan), np.int64)
+                plan, seen_to=places(order, begins), asked_at=log.times[begins], positions=np.zeros(len(plan), np.int64)
             )
         plans.append(plan.take(np.flatnonzero(plan.seen_to > plan.seen_from)))
     return plans[0], plans[1].take(np.flatnonzero(np.isin(plans[1].groups, plans[0].groups)))

@@ -17,6 +17,7 @@ from nextsession.data.log import SessionLog
 
 _QUESTIONS = 4096  # most questions of a block
 _EVENTS = 2_000_000  # events of a block, unless one question alone has more
+_NONE = np.zeros(0, np.int64)
 
 History = Literal["user", "session"]
 """What a question may look back on: all its user did before, or only the open session."""
@@ -31,7 +32,7 @@ class Plan:
     """
 
     log: SessionLog
-    order: NDArray[np.int64]  # (N,) the events of each user by time, ties in the order of the log
+    order: NDArray[np.int64] | None  # (N,) the events of each user by time; none: in the order of the log
     seen_from: NDArray[np.int64]  # (Q,) in order
     seen_to: NDArray[np.int64]  # (Q,)
     asked_from: NDArray[np.int64]  # (Q,) events
@@ -62,7 +63,7 @@ class Plan:
         """Build questions `start..stop`."""
         log = self.log
         histories = log.gather(
-            *_histories(self.order, self.seen_from[start:stop], self.seen_to[start:stop], log.session_of_event),
+            *_histories(_listed(self.order), self.seen_from[start:stop], self.seen_to[start:stop], log.session_offsets),
             users=log.users[self.groups[start:stop]],
         )
         targets, target_offsets, ignored, ignored_offsets = _answers(
@@ -156,20 +157,22 @@ def next_item(log: SessionLog, since: int, history: History = "user") -> Plan:
     It is asked at the time of the event; of events of that very time only earlier ones are seen.
     """
     events = np.flatnonzero((log.times >= since) & (log.labels == 1))
-    order = time_order(log) if history == "user" else np.arange(log.n_events)
+    order = time_order(log) if history == "user" else None
     return item_questions(log, order, events, history)
 
 
-def item_questions(log: SessionLog, order: NDArray[np.int64], events: NDArray[np.int64], history: History) -> Plan:
+def item_questions(
+    log: SessionLog, order: NDArray[np.int64] | None, events: NDArray[np.int64], history: History
+) -> Plan:
     """Ask for each of these events."""
-    sessions = log.session_of_event[events]
+    sessions = log.sessions_of(events)
     users = log.user_of_session[sessions]
     begins = log.session_offsets[:-1][sessions]
     return Plan(
         log=log,
         order=order,
         seen_from=begins if history == "session" else log.event_offsets[:-1][users],
-        seen_to=places(order)[events],
+        seen_to=places(order, events),
         asked_from=events,
         asked_to=events + 1,
         asked_at=log.times[events],
@@ -184,7 +187,7 @@ def next_session(log: SessionLog, since: int) -> Plan:
     return session_questions(log, time_order(log), sessions)
 
 
-def session_questions(log: SessionLog, order: NDArray[np.int64], sessions: NDArray[np.int64]) -> Plan:
+def session_questions(log: SessionLog, order: NDArray[np.int64] | None, sessions: NDArray[np.int64]) -> Plan:
     """Ask for each of these sessions, at its start."""
     users = log.user_of_session[sessions]
     begins = log.session_offsets[:-1][sessions]
@@ -192,7 +195,7 @@ def session_questions(log: SessionLog, order: NDArray[np.int64], sessions: NDArr
         log=log,
         order=order,
         seen_from=log.event_offsets[:-1][users],
-        seen_to=places(order)[begins],
+        seen_to=places(order, begins),
         asked_from=begins,
         asked_to=log.session_offsets[1:][sessions],
         asked_at=log.session_starts[sessions],
@@ -203,78 +206,98 @@ def session_questions(log: SessionLog, order: NDArray[np.int64], sessions: NDArr
 
 def excerpt(log: SessionLog, events: NDArray[np.int64]) -> SessionLog:
     """Return these events, given in time order, as a log of their users; sessions go by their first event chosen."""
-    users = log.user_of_session[log.session_of_event[events]]
+    users = log.user_of_session[log.sessions_of(events)]
     order = np.argsort(users, kind="stable")
     chosen = events[order]
     rows, begins = np.unique(users[order], return_index=True)
     found, session_offsets, user_offsets = _histories(
-        chosen, begins, np.append(begins[1:], len(chosen)), log.session_of_event
+        chosen, begins, np.append(begins[1:], len(chosen)), log.session_offsets
     )
     return replace(log.gather(found, session_offsets, user_offsets), users=log.users[rows])
 
 
 def wanted_events(log: SessionLog) -> NDArray[np.int64]:
     """Return the number of wanted events of each session, `(S,)`."""
-    return np.bincount(log.session_of_event[log.labels == 1], minlength=log.n_sessions)
+    return np.add.reduceat(log.labels == 1, log.session_offsets[:-1], dtype=np.int64) if log.n_sessions else _NONE
 
 
-def time_order(log: SessionLog) -> NDArray[np.int64]:
-    """Return the events of each user by time, ties in the order of the log, `(N,)`.
+def time_order(log: SessionLog) -> NDArray[np.int64] | None:
+    """Return the events of each user by time, ties in the order of the log, `(N,)`; none if the log has that order.
 
-    It differs from the order of the log only where sessions given by id overlap.
+    It differs only where sessions given by id overlap.
     """
     same = log.user_of_session[1:] == log.user_of_session[:-1]
     if not np.any(same & (log.session_starts[1:] < log.session_ends[:-1])):
-        return np.arange(log.n_events)
+        return None
     return np.lexsort((log.times, log.user_of_session[log.session_of_event]))
 
 
-def places(order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return where each event stands in `order`, `(N,)`."""
+def places(order: NDArray[np.int64] | None, events: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where these events stand in `order`."""
+    if order is None:
+        return events
     found = np.empty(len(order), np.int64)
     found[order] = np.arange(len(order))
-    return found
+    return found[events]
+
+
+def _listed(order: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Return the order for compiled code: empty if it is that of the log."""
+    return _NONE if order is None else order
 
 
 @compiled
 def _histories(
-    order: NDArray[np.int64], starts: NDArray[np.int64], stops: NDArray[np.int64], session_of_event: NDArray[np.int64]
+    order: NDArray[np.int64], starts: NDArray[np.int64], stops: NDArray[np.int64], session_offsets: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Gather histories: events session by session, sessions by their first event seen; and the offsets."""
+    """Gather histories: events session by session, sessions by their first event seen; and the offsets.
+
+    An empty `order` is that of the log.
+    """
     total = 0
     for q in range(len(starts)):
         total += stops[q] - starts[q]
     events = np.empty(total, np.int64)
-    session_offsets = np.empty(total + 1, np.int64)
+    found_offsets = np.empty(total + 1, np.int64)
     user_offsets = np.zeros(len(starts) + 1, np.int64)
     n, sessions = 0, 0
     for q in range(len(starts)):
-        a, z = starts[q], stops[q]
+        a = n
+        for i in range(starts[q], stops[q]):
+            events[n] = order[i] if len(order) else i
+            n += 1
+        mine = events[a:n]
         in_turn = True
-        for i in range(a + 1, z):
-            in_turn = in_turn and order[i] > order[i - 1]
-        if in_turn:
-            for i in range(a, z):
-                if i == a or session_of_event[order[i]] != session_of_event[order[i - 1]]:
-                    session_offsets[sessions] = n
-                    sessions += 1
-                events[n] = order[i]
-                n += 1
-        else:
-            told = np.zeros(z - a, np.bool_)
-            for i in range(a, z):
-                if told[i - a]:
-                    continue
-                session_offsets[sessions] = n
+        for i in range(1, len(mine)):
+            in_turn = in_turn and mine[i] > mine[i - 1]
+        if not in_turn:
+            _by_session(mine, session_offsets)
+        end, begin = -1, 0  # of the session of the event before
+        for i in range(len(mine)):
+            if not begin <= mine[i] < end:
+                session = np.searchsorted(session_offsets, mine[i], side="right")
+                begin, end = session_offsets[session - 1], session_offsets[session]
+                found_offsets[sessions] = a + i
                 sessions += 1
-                for j in range(i, z):
-                    if session_of_event[order[j]] == session_of_event[order[i]]:
-                        told[j - a] = True
-                        events[n] = order[j]
-                        n += 1
         user_offsets[q + 1] = sessions
-    session_offsets[sessions] = n
-    return events, session_offsets[: sessions + 1].copy(), user_offsets
+    found_offsets[sessions] = n
+    return events, found_offsets[: sessions + 1].copy(), user_offsets
+
+
+@compiled
+def _by_session(events: NDArray[np.int64], session_offsets: NDArray[np.int64]) -> None:
+    """Put events, in place, session by session, sessions by their first event here."""
+    given = events.copy()
+    session = np.searchsorted(session_offsets, given, side="right")
+    told = np.zeros(len(given), np.bool_)
+    n = 0
+    for i in range(len(given)):
+        if not told[i]:
+            for j in range(i, len(given)):
+                if session[j] == session[i]:
+                    told[j] = True
+                    events[n] = given[j]
+                    n += 1
 
 
 @compiled

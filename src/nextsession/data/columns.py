@@ -21,7 +21,7 @@ from nextsession.data.storage import ColumnFile, describe_columns, read_column
 from nextsession.errors import DataError
 from nextsession.progress import Progress
 
-EVENTS_AT_ONCE = 8_000_000
+EVENTS_AT_ONCE = 4_000_000
 """Most events that are put in order at once (about 100 bytes each)."""
 
 _CHUNK = 1 << 20

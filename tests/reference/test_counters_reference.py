@@ -364,6 +364,21 @@ def test_recent_falls_back_on_what_was_last_wanted():
     assert list(answer) == [["i2", "i1", "i0"]]
 
 
+def test_counts_beyond_the_whole_numbers_of_float32_go_on_counting():
+    log = one_session([0, 1], [START, START + 1])
+    model = create("popular").fit(log)
+    model.counts_ += 2**24
+    for _ in range(2):
+        model.update(log)
+    assert model.counts_[:2].tolist() == [2**24 + 3] * 2
+
+
+def test_noop_breaks_ties_as_all_lists_do():
+    log = one_session(np.arange(len(ITEMS)), START + np.arange(len(ITEMS)))
+    lists = [create(name).fit(log).recommend(log, 5).items.tolist() for name in ("noop", "popular")]
+    assert lists[0] == lists[1]
+
+
 def test_recent_needs_times():
     log = replace(one_session([0, 1], [0, 1]), timed=False)
     with pytest.raises(DataError, match=r"must hold times; this one holds only the order.*Name the column.*'popular'"):

@@ -9,7 +9,7 @@ from pydantic import Field
 from nextsession.config import Runtime, Settings
 from nextsession.data.log import SessionLog
 from nextsession.recommender import Recommender
-from nextsession.scores import SparseScores
+from nextsession.scores import SparseScores, tie_keys
 
 
 class NoopSettings(Settings):
@@ -20,7 +20,7 @@ class NoopSettings(Settings):
 
 
 class Noop(Recommender[NoopSettings]):
-    """Gives every question the same list: the most frequent items, found once.
+    """Gives every question the same list: the most frequent items, found once, ties as in all lists.
 
     It is the zero on the scale of costs: what is left when no model runs.
     """
@@ -32,7 +32,7 @@ class Noop(Recommender[NoopSettings]):
 
     def _fit(self, log: SessionLog, runtime: Runtime) -> None:
         counts = np.bincount(log.items, minlength=log.n_items)
-        self.items_ = np.argsort(-counts, kind="stable")[: self.config.length].astype(np.int32)
+        self.items_ = np.lexsort((tie_keys(log.n_items), -counts))[: self.config.length].astype(np.int32)
 
     def _score(self, histories: SessionLog, asked_at: NDArray[np.int64]) -> SparseScores:
         n, size = len(histories), len(self.items_)

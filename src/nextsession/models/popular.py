@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextsession.config import Runtime, Settings
+from nextsession.counting import distinct
 from nextsession.data.log import SessionLog
 from nextsession.recommender import Recommender
 from nextsession.scores import DotScores
@@ -25,7 +26,7 @@ class Popular(Recommender[PopularSettings]):
     reference = "POP in Hidasi et al., Session-based recommendations with recurrent neural networks, ICLR 2016"
     ordered: ClassVar[bool] = False
 
-    counts_: NDArray[np.float32]  # (V,)
+    counts_: NDArray[np.int64]  # (V,)
 
     def _fit(self, log: SessionLog, runtime: Runtime) -> None:
         self.counts_ = self._count(log)
@@ -36,13 +37,13 @@ class Popular(Recommender[PopularSettings]):
         self.counts_ = counts
 
     def _score(self, histories: SessionLog, asked_at: NDArray[np.int64]) -> DotScores:
-        return DotScores(np.ones((len(histories), 1), np.float32), self.counts_[:, None])
+        return DotScores(np.ones((len(histories), 1), np.float32), self.counts_[:, None].astype(np.float32))
 
-    def _count(self, log: SessionLog) -> NDArray[np.float32]:
+    def _count(self, log: SessionLog) -> NDArray[np.int64]:
         items = log.items
         if self.config.count == "sessions":
-            items = (np.unique(log.session_of_event * log.n_items + log.items) % log.n_items).astype(np.int32)
-        return np.bincount(items, minlength=log.n_items).astype(np.float32)
+            items = distinct(log).items
+        return np.bincount(items, minlength=log.n_items)
 
     @classmethod
     def examples(cls) -> list[dict[str, object]]:

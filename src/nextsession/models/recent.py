@@ -46,8 +46,8 @@ class Recent(Recommender[RecentSettings]):
 
     An item without any event before `t` is not listed, whatever the log holds later: questions may
     lie in the midst of the log.  The state of all counts is kept every `V` events or so, as a
-    photograph, and a question starts from the last one before it; so it costs a few passes over the
-    items, however long the log is.
+    photograph, and after the last event; a question starts from the last one before it.  So it costs
+    a few passes over the items, however long the log is, and one where it comes after the log.
     """
 
     name = "recent"
@@ -59,7 +59,7 @@ class Recent(Recommender[RecentSettings]):
 
     times_: NDArray[np.int64]  # (N,) ms, rising
     items_: NDArray[np.int32]  # (N,)
-    decayed_: NDArray[np.float64]  # (P, V) logarithms of decayed counts before every so many events
+    decayed_: NDArray[np.float64]  # (P, V) logarithms of decayed counts before every so many events, and after all
     counts_: NDArray[np.int32]  # (P, V) counts there; (0, V) without a window
 
     def _fit(self, log: SessionLog, runtime: Runtime) -> None:
@@ -69,14 +69,15 @@ class Recent(Recommender[RecentSettings]):
         self._keep(log, np.concatenate([self.times_, log.times]), np.concatenate([self.items_, log.items]))
 
     def _score(self, histories: SessionLog, asked_at: NDArray[np.int64]) -> DenseScores:
-        order, spacing, window = np.argsort(asked_at), _spacing(histories.n_items), self.config.window
+        order, window = np.argsort(asked_at), self.config.window
+        taken = _taken(len(self.times_), histories.n_items)
         stops = np.searchsorted(self.times_, asked_at)
         logarithms = _decayed_counts(
-            order, asked_at, stops, self.times_, self.items_, self._half_life, self.decayed_, spacing
+            order, asked_at, stops, self.times_, self.items_, self._half_life, self.decayed_, taken
         )
         if window is not None:
             starts = np.searchsorted(self.times_, asked_at - window)
-            _add_window(logarithms, order, starts, stops, self.items_, self.counts_, spacing)
+            _add_window(logarithms, order, starts, stops, self.items_, self.counts_, taken)
         return DenseScores(logarithms)
 
     @property
@@ -91,11 +92,11 @@ class Recent(Recommender[RecentSettings]):
             )
         order = np.argsort(times, kind="stable")
         self.times_, self.items_ = times[order], items[order]
-        spacing, shape = _spacing(log.n_items), (len(times) // _spacing(log.n_items) + 1, log.n_items)
-        self.decayed_ = np.empty(shape, np.float64)
-        _photograph_decayed(self.decayed_, self.times_, self.items_, self._half_life, spacing)
-        self.counts_ = np.empty(shape if self.config.window is not None else (0, log.n_items), np.int32)
-        _photograph_counts(self.counts_, self.items_, spacing)
+        taken = _taken(len(times), log.n_items)
+        self.decayed_ = np.empty((len(taken), log.n_items), np.float64)
+        _photograph_decayed(self.decayed_, self.times_, self.items_, self._half_life, taken)
+        self.counts_ = np.empty((len(taken) if self.config.window is not None else 0, log.n_items), np.int32)
+        _photograph_counts(self.counts_, self.items_, taken)
 
     @classmethod
     def examples(cls) -> list[dict[str, Any]]:
@@ -103,9 +104,9 @@ class Recent(Recommender[RecentSettings]):
         return [{"window": "20h"}, {"window": "3000h"}, {"half_life": "5h"}]
 
 
-def _spacing(n_items: int) -> int:
-    """Return the events between two photographs: all of them together take about as much room as the events."""
-    return max(_CLOSEST, n_items)
+def _taken(n_events: int, n_items: int) -> NDArray[np.int64]:
+    """Return before how many events each photograph is taken: together they take about as much room as the events."""
+    return np.append(np.arange(0, n_events, max(_CLOSEST, n_items)), n_events)
 
 
 @compiled
@@ -130,21 +131,21 @@ def _photograph_decayed(
     times: NDArray[np.int64],
     items: NDArray[np.int32],
     half_life: float,
-    spacing: int,
+    taken: NDArray[np.int64],
 ) -> None:
     state = np.full(photographs.shape[1], -np.inf)
     for p in range(len(photographs)):
+        a = taken[max(p - 1, 0)]
+        _add_decayed(state, times[a : taken[p]], items[a : taken[p]], half_life)
         photographs[p] = state
-        events = slice(p * spacing, (p + 1) * spacing)
-        _add_decayed(state, times[events], items[events], half_life)
 
 
 @compiled
-def _photograph_counts(photographs: NDArray[np.int32], items: NDArray[np.int32], spacing: int) -> None:
+def _photograph_counts(photographs: NDArray[np.int32], items: NDArray[np.int32], taken: NDArray[np.int64]) -> None:
     state = np.zeros(photographs.shape[1], np.int32)
     for p in range(len(photographs)):
+        _add_counts(state, items[taken[max(p - 1, 0)] : taken[p]])
         photographs[p] = state
-        _add_counts(state, items[p * spacing : (p + 1) * spacing])
 
 
 @compiled
@@ -156,15 +157,15 @@ def _decayed_counts(
     items: NDArray[np.int32],
     half_life: float,
     photographs: NDArray[np.float64],
-    spacing: int,
+    taken: NDArray[np.int64],
 ) -> NDArray[np.float32]:
     """Return the logarithm of every item's decayed count for every question; -inf for one without an event."""
     scores = np.empty((len(order), photographs.shape[1]), np.float32)
     state, at = photographs[0].copy(), 0
     for b in order:  # by instant, so that the state mostly moves on by a few events
-        p = stops[b] // spacing
-        if p * spacing > at:
-            state[:], at = photographs[p], p * spacing
+        p = np.searchsorted(taken, stops[b], side="right") - 1
+        if taken[p] > at:
+            state[:], at = photographs[p], taken[p]
         _add_decayed(state, times[at : stops[b]], items[at : stops[b]], half_life)
         at = stops[b]
         now = asked_at[b] / half_life
@@ -181,20 +182,20 @@ def _add_window(
     stops: NDArray[np.int64],
     items: NDArray[np.int32],
     photographs: NDArray[np.int32],
-    spacing: int,
+    taken: NDArray[np.int64],
 ) -> None:
     """Replace logarithms of decayed counts by counts in a window plus, between 0 and 1, the order of the logarithms."""
     before, now = photographs[0].copy(), photographs[0].copy()
     at_before, at_now = 0, 0
     for b in order:
-        p = starts[b] // spacing
-        if p * spacing > at_before:
-            before[:], at_before = photographs[p], p * spacing
+        p = np.searchsorted(taken, starts[b], side="right") - 1
+        if taken[p] > at_before:
+            before[:], at_before = photographs[p], taken[p]
         _add_counts(before, items[at_before : starts[b]])
         at_before = starts[b]
-        p = stops[b] // spacing
-        if p * spacing > at_now:
-            now[:], at_now = photographs[p], p * spacing
+        p = np.searchsorted(taken, stops[b], side="right") - 1
+        if taken[p] > at_now:
+            now[:], at_now = photographs[p], taken[p]
         _add_counts(now, items[at_now : stops[b]])
         at_now = stops[b]
         for i in range(len(now)):

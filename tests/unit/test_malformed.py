@@ -83,6 +83,7 @@ BAD_ROWS = {
     "a JSON key missing": ("a.jsonl", '{"user_id":1,"item_id":2,"timestamp":3}\n{"user_id":1,"timestamp":3}\n', None, 1, 2, "column 'item_id': an id is missing"),
     "a JSON null": ("a.jsonl", '{"user_id":1,"item_id":2,"timestamp":3}\n\n{"user_id":1,"item_id":null,"timestamp":3}\n', None, 1, 3, "an id is missing"),
     "JSON of bad UTF-8": ("a.jsonl", b'{"user_id":1,"item_id":2,"timestamp":3}\n{"user_id":1,"item_id":"\xff","timestamp":3}\n', None, 1, 2, "this is not UTF-8 text"),
+    "JSON cut off in a Windows line end": ("a.jsonl", '{"user_id":1,"item_id":2,"timestamp":3}\r\n{"user_id":1,"item_\r', None, 1, 2, "this is not JSON"),
     "half a surrogate pair": ("a.jsonl", '{"user_id":1,"item_id":2,"timestamp":3}\n{"user_id":1,"item_id":"\\ud800","timestamp":3}\n', None, 1, 2, "column 'item_id': the text holds half a surrogate pair (got '?')"),
     "JSON nested without end": ("a.jsonl", '{"user_id":1,"item_id":2,"timestamp":3}\n' + "[" * 100_000 + "\n", None, 1, 2, "this is not JSON"),
 }  # fmt: skip
@@ -117,6 +118,7 @@ BAD_FILES = {
     "wrong column of JSON": ("a.jsonl", '{"user":1,"item_id":2,"timestamp":3}\n', None, "there is no column 'user_id' (for user). Did you mean 'user'?"),
     "duplicate header names": ("a.csv", "user_id,item_id,item_id,timestamp\nu,a,b,1\n", None, "the header must name 'item_id' once, it does so 2 times"),
     "empty": ("a.csv", "", None, "is empty"),
+    "only a byte order mark": ("a.csv", b"\xef\xbb\xbf", None, "is empty"),
     "only blank lines": ("a.csv", "\n\n\n", None, "is empty"),
     "empty gzip": ("a.csv.gz", gzip.compress(b""), None, "is empty"),
     "header only": ("a.csv", HEADER, None, "must hold an event, it holds none"),
@@ -290,6 +292,7 @@ GOOD_LOGS = {
     "JSON mixed": ("a.jsonl", '{"user_id":"u","item_id":7,"timestamp":1}\n{"user_id":"u","item_id":"x","timestamp":1.5}\n', ["7", "x"]),
     "JSON with an emoji escaped": ("a.jsonl", '{"user_id":"u","item_id":"\\ud83e\\udd8a","timestamp":1}\n', ["🦊"]),
     "JSON text in brackets": ("a.jsonl", '{"user_id":"u","item_id":"[7]","timestamp":1}\n', ["[7]"]),
+    "JSON with half a final line end": ("a.jsonl", '{"user_id":"u","item_id":7,"timestamp":1}\r', [7]),
     "JSON without final line end": ("a.jsonl", '{"user_id":"u","item_id":7,"timestamp":1}', [7]),
     "gzip by content": ("a.csv", gzip.compress(LOG.encode()), ["a"]),
     "gzip in two members": ("a.csv.gz", gzip.compress(LOG.encode()) + gzip.compress(GOOD.encode()), ["a"]),

@@ -40,6 +40,8 @@ def read_json_lines(handle: BinaryIO, name: str, form: LogFormat) -> Iterator[tu
         if lines:
             yield _batch(lines, columns, name, row), text.position
             row += lines.count(b"\n")
+    if rest:  # it ends in half a Windows line end
+        yield _batch(rest + b"\n", columns, name, row), text.position
 
 
 def _check_names(head: bytes, form: LogFormat, name: str) -> None:

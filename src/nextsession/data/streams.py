@@ -58,14 +58,13 @@ class Text(io.RawIOBase):
         """Whether there were bytes that are not UTF-8 so far (if `mark_bad` was asked for)."""
         self.blank = False
         """Whether there was an empty line so far."""
-        self._ahead = self._take(1 << 16)
+        self._ahead = self._take(1 << 16).removeprefix(b"\xef\xbb\xbf")
         if not self._ahead.strip():
             raise DataError(f"{name} is empty.")
         for mark, kind in _MARKS.items():
             if self._ahead.startswith(mark):
                 remedy = "convert it to UTF-8" if "UTF" in kind else "see whether its name or kind is right"
                 raise DataError(f"{name} must be UTF-8 text, it is {kind}; {remedy}.")
-        self._ahead = self._ahead.removeprefix(b"\xef\xbb\xbf")
 
     def readable(self) -> bool:
         """Say yes."""

@@ -13,7 +13,10 @@ import pytest
 import typer
 
 from nextsession import registry
+from nextsession.bootstrap import Estimate
 from nextsession.cli import app, main
+from nextsession.cli.evaluate import _verdict
+from nextsession.cli.terminal import show_table
 from nextsession.errors import DataError
 
 CLICKS = """visitor,product,at
@@ -143,6 +146,33 @@ def test_wrong_requests_end_in_one_line_and_2(run, arguments, message):
     assert err.count("\n") == 1
 
 
+def test_help_keeps_its_brackets_and_its_paragraphs(run):
+    for command in commands():
+        for option in re.findall(r"│ [^│]*│", run(*command, "--help")[1]):
+            assert ", ," not in option
+    text = " ".join(run("recommend", "--help")[1].split())
+    assert '{"sessions": [[...], [...]]}; it may have "times" (ms, in the same form)' in text
+
+
+def test_a_narrow_terminal_wraps_text_and_breaks_no_number(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    show_table(
+        ["model", "what it does", "made for", "ndcg@10", "recall@10"],
+        [["associationrules", "Ranks items by pairs of events", "next-session", "0.12345", "0.23456"]],
+    )
+    out = capsys.readouterr().out
+    for whole in ("associationrules", "next-session", "0.12345", "0.23456", "recall@10"):
+        assert whole in out
+    assert "Ranks items by pairs of events" not in out
+
+
+def test_more_popular_items_are_neither_better_nor_worse():
+    above, below, around = (Estimate(0.0, low, high) for low, high in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1)))
+    assert [_verdict("ndcg@10", x) for x in (above, below, around)] == ["better", "worse", "no clear difference"]
+    assert [_verdict("popularity@10", x) for x in (above, below)] == ["more", "less"]
+
+
 @pytest.mark.parametrize("arguments", [["fit", "--outt"], ["nosuch"], ["evaluate"], ["recommend", "x", "-k", "0"]])
 def test_usage_errors_are_2(run, arguments):
     assert run(*arguments)[0] == 2
@@ -184,7 +214,7 @@ def test_dry_run_shows_what_it_understood_and_writes_nothing(run, clicks, tmp_pa
     assert seen["rows"][0] == {"user": "ann", "item": "milk", "time": "2026-03-01 09:00:00.000 UTC"}
     assert sorted(tmp_path.rglob("*")) == before
     code, out, _ = run("data", "prepare", clicks, *COLUMNS, "--dry-run")
-    assert "Would read 1 files" in out
+    assert "Would read 1 file, 259 bytes" in out
     assert "ann" in out
 
 

@@ -34,7 +34,7 @@ from nextsession.cli import (
     prepare,
     recommend,
 )
-from nextsession.cli.terminal import be_quiet, complain
+from nextsession.cli.terminal import be_quiet, complain, unwrapped
 from nextsession.errors import ModelError, NextSessionError
 
 _ANYWHERE = ("--quiet", "--traceback")
@@ -60,6 +60,8 @@ app.command("new-model", epilog=new_model.EXAMPLES)(new_model.new_model)
 app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command("docs", epilog=docs.EXAMPLES)(docs.docs)
+for _command in (*app.registered_commands, *data.app.registered_commands):
+    _command.help = unwrapped(_command.callback.__doc__)
 
 
 def _version(wanted: bool) -> None:

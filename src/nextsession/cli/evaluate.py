@@ -73,7 +73,7 @@ def _rows(
             other = reports[1].metrics.get(name)
             row.append("" if other is None else f"{other.mean:.4f}")
             gap = differences.get(name)
-            row += ["", "", ""] if gap is None else [f"{gap.mean:+.4f}", _span(gap), _verdict(gap)]
+            row += ["", "", ""] if gap is None else [f"{gap.mean:+.4f}", _span(gap), _verdict(name, gap)]
         rows.append(row)
     return columns, rows
 
@@ -82,7 +82,11 @@ def _span(estimate: "Estimate") -> str:
     return "" if estimate.low == estimate.high else f"{estimate.low:.4f} .. {estimate.high:.4f}"
 
 
-def _verdict(difference: "Estimate") -> str:
+def _verdict(metric: str, difference: "Estimate") -> str:
+    """Say which way a difference goes; to list more popular or more varied items is neither better nor worse."""
+    from nextsession.metrics import RANK_METRICS
+
+    up, down = ("better", "worse") if metric.partition("@")[0] in RANK_METRICS else ("more", "less")
     if difference.low > 0:
-        return "better"
-    return "worse" if difference.high < 0 else "no clear difference"
+        return up
+    return down if difference.high < 0 else "no clear difference"

@@ -49,7 +49,9 @@ def fit(
         else:
             _, parts = open_split(wanted, agree=agree, progress=progress)
             log, validation = parts.train, parts.validation
-        remark(f"{choice.name} learns from {log!r}")
+        remark(
+            f"{choice.name} learns from {log.n_events:,} events in {log.n_sessions:,} sessions of {len(log):,} users"
+        )
         made = model_class(choice.name)(choice.settings)
         begun = time.process_time()
         made.fit(log, validation=Blocks(validation) if validation else (), runtime=wanted.runtime)

@@ -1,11 +1,11 @@
 """The generated pages of the reference, as Markdown."""
 
 import inspect
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nextsession.cli.catalogue import SettingFacts, model_facts, setting_facts
+from nextsession.cli.terminal import unwrapped
 
 _NOTE = "<!-- written by `nextsession docs`; do not edit -->"
 
@@ -59,10 +59,10 @@ def _walk(command: Any, path: str) -> Iterator[str]:
     for name, inner in getattr(command, "commands", {}).items():
         title = f"{path} {name}"
         if getattr(inner, "commands", None):
-            yield f"## {title}\n\n{_unwrapped(inner.help)}"
+            yield f"## {title}\n\n{unwrapped(inner.help)}"
             yield from _walk(inner, title)
         else:
-            yield f"## {title}\n\n{_unwrapped(inner.help)}\n\n{_usage(title, inner)}"
+            yield f"## {title}\n\n{unwrapped(inner.help)}\n\n{_usage(title, inner)}"
             yield _options("", inner)
             yield _examples(inner.epilog)
 
@@ -95,10 +95,6 @@ def _examples(epilog: str | None) -> str:
 
 def _no_run(reason: str, *lines: str) -> str:
     return "\n".join([f"<!-- no-run: {reason} -->", "", "```bash", *lines, "```"])
-
-
-def _unwrapped(text: str | None) -> str:
-    return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(text or ""))
 
 
 # -- settings -----------------------------------------------------------------------------------
@@ -192,10 +188,10 @@ def _metrics() -> str:
     }
     names = (*metrics.RANK_METRICS, *metrics.LIST_METRICS, *metrics.WHOLE_METRICS)
     rows = [[f"`{name}@k`", _first_sentence(functions[name])] for name in names]
-    intro = _unwrapped((metrics.__doc__ or "").partition("\n\n")[2])
+    intro = unwrapped((metrics.__doc__ or "").partition("\n\n")[2])
     return _page("Metrics", intro, _table(["metric", "what it is"], rows))
 
 
 def _first_sentence(function: Callable[..., Any]) -> str:
-    text = _unwrapped(inspect.getdoc(function)).partition("\n")[0].removeprefix("Return ")
+    text = unwrapped(inspect.getdoc(function)).partition("\n")[0].removeprefix("Return ")
     return text[:1].upper() + text[1:]

@@ -165,7 +165,8 @@ def _say_what_would_be_done(experiment: "Experiment", as_json: bool) -> None:
         settings = {name: x.model_dump(mode="json") for name, x in seen.settings.items()}
         show_json({"files": files, **settings, "rows": seen.rows})
         return
-    show(f"Would read {len(files):,} files, {sum(size for _, size in seen.files):,} bytes:")
+    size = sum(size for _, size in seen.files)
+    show(f"Would read {len(files):,} file{'' if len(files) == 1 else 's'}, {size:,} bytes:")
     for file in files[:10]:
         show(f"  {file['file']}  {file['bytes']:,} bytes")
     if len(files) > 10:
@@ -191,6 +192,9 @@ def _account(prepared: "Prepared") -> None:
         rows.append(["after", *(f"{account['after'][x]:,}" for x in sizes)])
         show_table(["filters", *sizes], rows)
     show(f"{log.n_events:,} events, {len(log):,} users, {log.n_sessions:,} sessions, {log.n_items:,} items")
+    wanted = manifest["counts"]["wanted"]
+    if wanted < log.n_events:
+        show(f"{wanted:,} events were wanted, {log.n_events - wanted:,} shown and ignored")
     if manifest.get("quarantined"):
         show(f"{manifest['quarantined']:,} rows could not be used: {prepared.path / 'rejected.csv'}")
     if manifest.get("unwanted"):

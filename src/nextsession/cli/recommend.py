@@ -37,6 +37,9 @@ def recommend(
     (ms, in the same form), "asked_at" (ms), "exclude" ("nothing", "session" or "history") and "user",
     which is written back.  Without times, events are taken to be a second apart, up to the instant
     of the question; that is, unless given, the end of what the model learnt.
+
+    Items that the model does not know are passed over.  A list is shorter than -k, even empty, where
+    the model has nothing to say: many say nothing to an empty history.
     """
     from nextsession.registry import load
 

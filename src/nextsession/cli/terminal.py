@@ -1,7 +1,9 @@
 """What a command shows: results on stdout, progress and remarks on stderr."""
 
+import inspect
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from nextsession.progress import Progress, silent
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 _PIPED_WIDTH = 200
+_LONG_WORD = 30
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Write the result as JSON, and nothing else.")]
 Overrides: TypeAlias = Annotated[
@@ -27,6 +30,11 @@ DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Say what wou
 def examples(*lines: str) -> str:
     """Return the text below a command's options."""
     return "\n\n".join(["[bold]Examples[/bold]", *("  " + line.replace("[", "\\[") for line in lines)])
+
+
+def unwrapped(text: str | None) -> str:
+    """Return a docstring with each paragraph in one line, for terminals of any width."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(text or ""))
 
 
 def be_quiet(quiet: bool) -> None:
@@ -56,9 +64,14 @@ def show_json(value: Any) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """Write a table; columns after the first are set right if all their cells are numbers."""
+    """Write a table; columns after the first are set right if all their cells are numbers.
+
+    Text is wrapped to the width of the terminal.  Words and numbers are not broken: where these
+    alone are wider, so is the table.
+    """
     from rich import box
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
@@ -66,11 +79,21 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, titl
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for i, column in enumerate(columns):
         numbers = i > 0 and bool(cells) and all(_is_number(row[i]) for row in cells)
-        table.add_column(column, justify="right" if numbers else "left", no_wrap=i == 0, overflow="fold")
+        word = max(len(x) for text in (column, *(row[i] for row in cells)) for x in text.split() or [""])
+        table.add_column(
+            column,
+            justify="right" if numbers else "left",
+            no_wrap=i == 0 or numbers,
+            min_width=min(word, _LONG_WORD),
+            overflow="fold",
+        )
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     if sys.stdout.isatty():
-        Console().print(table)
+        console = Console()
+        least = Measurement.get(console, console.options.update(width=_PIPED_WIDTH), table).minimum
+        console.width = max(console.width, least + len(columns))  # rich counts the space at the edges short
+        console.print(table)
         return
     text = StringIO()
     Console(file=text, width=_PIPED_WIDTH).print(table)

@@ -57,6 +57,7 @@ def _process() -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # an interrupt from the keyboard is for the first process to answer
     )
 
     def end() -> None:

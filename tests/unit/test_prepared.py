@@ -340,6 +340,14 @@ def test_codes_grow_with_what_is_seen_and_settle_in_the_order_of_ids():
     assert (ids.tolist(), place.tolist()) == ([8, 9, 10], [2, 1, 0])
 
 
+def test_codes_hold_no_text_but_that_of_the_ids():
+    coder = Coder()
+    for batch in range(10):
+        coder.encode(pl.Series([f"an id of some length {batch + row // 500}" for row in range(10_000)]))
+    chunks = [chunk.to_arrow(compat_level=pl.CompatLevel.newest()) for chunk in coder.texts().get_chunks()]
+    assert sum(buffer.size for chunk in chunks for buffer in chunk.buffers() if buffer is not None) < 10_000
+
+
 @pytest.mark.parametrize("odd", ["07", "+7", "-0", "7.0", " 7", "x", str(2**63)])
 def test_ids_are_numbers_only_if_all_are_written_as_numbers_are(odd):
     coder = Coder()

@@ -25,7 +25,7 @@ class Coder:
         new = np.flatnonzero(codes >= len(self._texts))
         if len(new):
             numbers, first = np.unique(codes[new], return_index=True)
-            self._texts.append(texts.gather(new[first]))
+            self._texts.append(_alone(texts.gather(new[first])))
             assert numbers[-1] == len(self._texts) - 1, "numbers must be dense"
         return codes.astype(np.int32)
 
@@ -46,3 +46,8 @@ class Coder:
         place = np.empty(len(ids), np.int32)
         place[order] = np.arange(len(ids), dtype=np.int32)
         return ids[order], place
+
+
+def _alone(texts: pl.Series) -> pl.Series:
+    """Return a copy of its own: a few texts gathered from a column keep the whole column in memory."""
+    return pl.Series(texts.to_arrow(compat_level=pl.CompatLevel.oldest()))

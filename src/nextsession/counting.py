@@ -128,7 +128,8 @@ def votes(
     starts = np.maximum(starts, stops - (len(weight) - 1))
     longest = n_items if pruning is None else pruning
     room = _room(table.offsets, longest, n_items, histories.items, starts, stops)
-    offsets, items, values = _votes(*table, histories.items, starts, stops, weight, longest, n_items, room)
+    ends = np.zeros(n_items, np.int64)  # NumPy's zeros cost nothing where they are not touched, numba's do
+    offsets, items, values = _votes(*table, histories.items, starts, stops, weight, longest, ends, room)
     return SparseScores(offsets, items, values, n_items)
 
 
@@ -315,16 +316,15 @@ def _votes(
     stops: NDArray[np.int64],
     weight: NDArray[np.float64],
     pruning: int,
-    n_items: int,
+    ends: NDArray[np.int64],
     room: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+    """Add the votes up; `ends` is scratch, `(V,)` zeros: of each item one past its last candidate so far."""
     n = len(starts)
     out_offsets = np.zeros(n + 1, np.int64)
     out_items = np.empty(room, np.int32)
     out_values = np.empty(room, np.float32)
     several = len(weight) > 2
-    stamp = np.full(n_items if several else 0, -1, np.int64)
-    place = np.zeros(n_items if several else 0, np.int64)
     size = 0
     for b in range(n):
         for e in range(starts[b], stops[b]):
@@ -334,12 +334,11 @@ def _votes(
             a = offsets[asked[e]]
             for i in range(a, min(a + pruning, offsets[asked[e] + 1])):
                 code = items[i]
-                if several and stamp[code] == b:
-                    out_values[place[code]] += factor * values[i]
+                if several and ends[code] > out_offsets[b]:
+                    out_values[ends[code] - 1] += factor * values[i]
                     continue
                 if several:
-                    stamp[code] = b
-                    place[code] = size
+                    ends[code] = size + 1
                 out_items[size] = code
                 out_values[size] = factor * values[i]
                 size += 1

@@ -218,7 +218,8 @@ class SparseScores(Scores):
 
     def at(self, wanted: Targets) -> NDArray[np.float32]:
         """Return the scores of the given items, `(T,)`."""
-        return scores_in_sparse(self.offsets, self.items, self.values, wanted.offsets, wanted.items, self.n_items)
+        ends = np.zeros(self.n_items, np.int64)
+        return scores_in_sparse(self.offsets, self.items, self.values, wanted.offsets, wanted.items, ends)
 
     def answer(self, k: int, targets: Targets | None, limits: Limits) -> tuple[TopK, RankCounts]:
         """Answer from the candidates alone."""

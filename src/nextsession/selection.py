@@ -192,25 +192,25 @@ def answers_of_sparse(
     equal = np.zeros(len(targets), np.int64)
     nothing = np.float32(-np.inf)
     limited = len(barred) > 0
-    stamp = np.full(n_items if limited else 0, -1, np.int64)
+    out = np.zeros(n_items if limited else 0, np.bool_)
     for b in range(n):
         a, z = offsets[b], offsets[b + 1]
         for e in range(barred_offsets[b], barred_offsets[b + 1]):
             if barred[e] >= 0:
-                stamp[barred[e]] = b
+                out[barred[e]] = True
         size = 0
         for i in range(a, z):
             score, code = values[i], codes[i]
             if score != score:
                 return items, scores, greater, equal, False
-            if score == nothing or (limited and stamp[code] == b) or (len(allowed) and not allowed[code]):
+            if score == nothing or (limited and out[code]) or (len(allowed) and not allowed[code]):
                 continue
             if k and (size < k or score >= scores[b, 0]):
                 size = _offer(items[b], scores[b], size, k, code, score)
         _unheap(items[b], scores[b], size)
         for t in range(target_offsets[b], target_offsets[b + 1]):
             target = targets[t]
-            if target < 0 or (limited and stamp[target] == b) or (len(allowed) and not allowed[target]):
+            if target < 0 or (limited and out[target]) or (len(allowed) and not allowed[target]):
                 continue
             own = nothing
             for i in range(a, z):
@@ -220,12 +220,15 @@ def answers_of_sparse(
                 continue
             above, same = 0, 0
             for i in range(a, z):
-                if (limited and stamp[codes[i]] == b) or (len(allowed) and not allowed[codes[i]]):
+                if (limited and out[codes[i]]) or (len(allowed) and not allowed[codes[i]]):
                     continue
                 above += values[i] > own
                 same += values[i] == own
             greater[t] = above
             equal[t] = same
+        for e in range(barred_offsets[b], barred_offsets[b + 1]):
+            if barred[e] >= 0:
+                out[barred[e]] = False
     return items, scores, greater, equal, True
 
 
@@ -236,17 +239,17 @@ def scores_in_sparse(
     values: NDArray[np.float32],
     wanted_offsets: NDArray[np.int64],
     wanted: NDArray[np.int32],
-    n_items: int,
+    ends: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """Return the scores of wanted items among the candidates, `(T,)`; `-inf` where there is none."""
+    """Return the scores of wanted items among the candidates, `(T,)`; `-inf` where there is none.
+
+    `ends` is scratch, `(V,)` zeros: of each item one past its last candidate so far.
+    """
     found = np.full(len(wanted), -np.inf, np.float32)
-    row = np.full(n_items, -np.inf, np.float32)
     for b in range(len(offsets) - 1):
         for i in range(offsets[b], offsets[b + 1]):
-            row[codes[i]] = values[i]
+            ends[codes[i]] = i + 1
         for t in range(wanted_offsets[b], wanted_offsets[b + 1]):
-            if wanted[t] >= 0:
-                found[t] = row[wanted[t]]
-        for i in range(offsets[b], offsets[b + 1]):
-            row[codes[i]] = -np.inf
+            if wanted[t] >= 0 and ends[wanted[t]] > offsets[b]:
+                found[t] = values[ends[wanted[t]] - 1]
     return found

@@ -107,6 +107,13 @@ def test_popularity_agrees_with_its_definition(counts):
     assert (found.ranks[0], found.ranks[-1]) == (1, len(counts))
 
 
+@given(st.lists(st.integers(0, 4_102_444_800_000), min_size=1, max_size=30), st.integers(1, 9))
+@settings(max_examples=30)
+def test_the_median_agrees_with_sorting(times, copies):
+    values = np.array(times * copies)
+    assert module._median(values) == np.sort(values)[(len(values) - 1) // 2]
+
+
 def test_lengths_and_returns_by_hand():
     minutes = 60_000
     log = SessionLog.from_lists(

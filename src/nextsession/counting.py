@@ -27,7 +27,7 @@ class Table(NamedTuple):
 
     offsets: NDArray[np.int64]  # (A+1,)
     items: NDArray[np.int32]  # (P,) no code twice in a row
-    values: NDArray[np.float32]  # (P,) never negative
+    values: NDArray[np.float32]  # (P,) never negative; counts are exact up to 2^24
 
     def best_first(self, n_items: int, by: NDArray[np.float32] | None = None) -> "Table":
         """Return the table with each row in falling order of `by` (the values unless given), ties as in lists."""
@@ -107,15 +107,6 @@ def distinct(log: SessionLog) -> SessionLog:
     return log if chosen.all() else log.events(chosen, keep_users=True)
 
 
-def last_sessions(histories: SessionLog) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return where the last session of each row begins and ends among the events; an empty row is an empty range."""
-    some = np.diff(histories.user_offsets) > 0
-    starts, stops = np.zeros(len(histories), np.int64), np.zeros(len(histories), np.int64)
-    last = histories.user_offsets[1:][some] - 1
-    starts[some], stops[some] = histories.session_offsets[last], histories.session_offsets[last + 1]
-    return starts, stops
-
-
 def votes(
     table: Table, histories: SessionLog, weight: NDArray[np.float64], pruning: int | None, n_items: int
 ) -> SparseScores:
@@ -124,7 +115,7 @@ def votes(
     The item `k` events from the end (the last is `k = 1`) gives each of its first `pruning`
     consequents `weight[k]` times its value; events further back than `weight` reaches give nothing.
     """
-    starts, stops = last_sessions(histories)
+    starts, stops = histories.last_sessions
     starts = np.maximum(starts, stops - (len(weight) - 1))
     longest = n_items if pruning is None else pruning
     room = _room(table.offsets, longest, n_items, histories.items, starts, stops)

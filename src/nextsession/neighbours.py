@@ -101,13 +101,9 @@ class NeighbourModel(Recommender[C]):
 
     def _score(self, histories: SessionLog, asked_at: NDArray[np.int64]) -> SparseScores:
         n_items, n_sessions = len(self.vocabulary_), len(self.index_.ends)
-        stops = histories.event_offsets[1:]
+        starts, stops = histories.last_sessions
         if self.config.reads == "history":
-            starts = histories.event_offsets[:-1]
-        else:
-            starts = stops.copy()
-            some = np.diff(histories.user_offsets) > 0
-            starts[some] = histories.session_offsets[histories.user_offsets[1:][some] - 1]
+            starts, stops = histories.event_offsets[:-1], histories.event_offsets[1:]
         if self.config.last is not None:
             starts = np.maximum(starts, stops - self.config.last)
         neighbours, sample = self.config.neighbours, min(self.config.sample, n_sessions)

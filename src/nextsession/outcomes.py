@@ -37,7 +37,7 @@ class EvaluationSettings(Settings):
     k: tuple[int, ...] = (10, 20)
     """Lengths of lists."""
     exclude: Exclude = "nothing"
-    """Items that no list may hold: none, those of the open session, those of the whole history."""
+    """Items that no list may hold: none, those of the last session known, those of the whole history."""
     ties: Ties = "median"
     """Where a target stands among items of the same score."""
     slates: bool = True

@@ -165,6 +165,10 @@ def test_derived_columns(log):
     assert log.session_ends.tolist() == [session[-1][1] for _, session in flat]
     least = np.iinfo(np.int64).min
     assert log.last_times.tolist() == [max((e[1] for s in sessions for e in s), default=least) for _, sessions in rows]
+    ends = np.cumsum([sum(map(len, sessions)) for _, sessions in rows]).tolist()
+    lengths = [len(sessions[-1]) if sessions else None for _, sessions in rows]
+    expected = [(0, 0) if n is None else (end - n, end) for n, end in zip(lengths, ends, strict=True)]
+    assert list(zip(*log.last_sessions, strict=True)) == expected
     counts = [sum(len(s) for s in sessions) for _, sessions in rows]
     assert np.diff(log.event_offsets).tolist() == counts
 

@@ -38,7 +38,8 @@ class Cases:
         if self.ignored_offsets is None:
             object.__setattr__(self, "ignored_offsets", np.zeros(q + 1, np.int64))
         if self.positions is None:
-            object.__setattr__(self, "positions", last_session_lengths(self.histories))
+            starts, stops = self.histories.last_sessions
+            object.__setattr__(self, "positions", stops - starts)
         for name in ("asked_at", "groups", "positions"):
             if len(getattr(self, name)) != q:
                 raise DataError(f"{name} must have one value a question ({q}), it has {len(getattr(self, name))}.")
@@ -72,14 +73,6 @@ def _part(
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     ends = offsets[start : stop + 1]
     return values[ends[0] : ends[-1]], ends - ends[0]
-
-
-def last_session_lengths(histories: SessionLog) -> NDArray[np.int64]:
-    """Return the number of events of the last session of each row, `(B,)`; 0 for an empty row."""
-    lengths = np.zeros(len(histories), np.int64)
-    some = np.diff(histories.user_offsets) > 0
-    lengths[some] = np.diff(histories.session_offsets)[histories.user_offsets[1:][some] - 1]
-    return lengths
 
 
 Questions: TypeAlias = Callable[[], Iterator[Cases]]

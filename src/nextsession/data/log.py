@@ -189,6 +189,15 @@ class SessionLog:
         np.maximum.at(latest, self.user_of_session, self.session_ends)
         return latest
 
+    @cached_property
+    def last_sessions(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where the last session of each user begins and ends among the events, `(B,)` each; 0, 0 for an empty row."""
+        some = np.diff(self.user_offsets) > 0
+        starts, stops = np.zeros(len(self), np.int64), np.zeros(len(self), np.int64)
+        last = self.user_offsets[1:][some] - 1
+        starts[some], stops[some] = self.session_offsets[last], self.session_offsets[last + 1]
+        return starts, stops
+
     # -- parts ----------------------------------------------------------------------------------
 
     def take(self, users: ArrayLike) -> "SessionLog":

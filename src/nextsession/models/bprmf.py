@@ -8,7 +8,6 @@ from pydantic import Field
 
 from nextsession.compiled import compiled
 from nextsession.config import Runtime, Settings
-from nextsession.counting import last_sessions
 from nextsession.data.log import SessionLog, offsets_of
 from nextsession.recommender import Recommender
 from nextsession.scores import DotScores
@@ -78,7 +77,7 @@ class BPRMF(Recommender[BPRMFSettings]):
     def _score(self, histories: SessionLog, asked_at: NDArray[np.int64]) -> DotScores:
         starts, stops = histories.event_offsets[:-1], histories.event_offsets[1:]
         if self.config.reads == "session":
-            starts, stops = last_sessions(histories)
+            starts, stops = histories.last_sessions
         queries = np.ones((len(histories), self.config.dim + 1), np.float32)
         queries[:, :-1] = self._folded(histories.items, starts, stops)
         return DotScores(queries, self.vectors_)

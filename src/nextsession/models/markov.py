@@ -8,7 +8,7 @@ from pydantic import Field
 
 from nextsession.compiled import compiled
 from nextsession.config import Runtime, Settings
-from nextsession.counting import Table, last_sessions
+from nextsession.counting import Table
 from nextsession.data.log import SessionLog, offsets_of
 from nextsession.recommender import Recommender
 from nextsession.scores import DenseScores, SparseScores
@@ -95,7 +95,7 @@ class Markov(Recommender[MarkovSettings]):
 
     def _longest_seen(self, histories: SessionLog) -> NDArray[np.int64]:
         """Return the row of each question's longest context that was ever followed; -1 where there is none."""
-        starts, stops = last_sessions(histories)
+        starts, stops = histories.last_sessions
         rows = np.full(len(histories), -1)
         longest = self.config.order if len(self.contexts_) else 0
         for length in range(1, longest + 1):

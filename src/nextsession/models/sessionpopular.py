@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from nextsession.compiled import compiled
 from nextsession.config import Runtime, Settings
-from nextsession.counting import last_sessions, shares
+from nextsession.counting import shares
 from nextsession.data.log import SessionLog
 from nextsession.recommender import Recommender
 from nextsession.scores import DenseScores
@@ -42,7 +42,7 @@ class SessionPopular(Recommender[SessionPopularSettings]):
 
     def _score(self, histories: SessionLog, asked_at: NDArray[np.int64]) -> DenseScores:
         scores = np.tile(self.shares_, (len(histories), 1))
-        starts, stops = last_sessions(histories)
+        starts, stops = histories.last_sessions
         _add_counts(scores, histories.items, starts, stops)
         return DenseScores(scores)
 

@@ -8,7 +8,7 @@ from nextsession.report.leaderboard import Leaderboard, plain
 
 _EXCLUDED = {
     "nothing": "nothing: any item may be listed",
-    "session": "items of the open session",
+    "session": "items of the last session known",
     "history": "items of the whole history",
 }
 _TIES = {

@@ -1,7 +1,8 @@
-"""What the counting models cost, from ten thousand events to ten million: `python benchmarks/counters.py`.
+"""What the counting models cost, by number of events and of items: `python benchmarks/counters.py`.
 
-The logs are drawn: sessions of four events on average, items by a Zipf law, a hundredth as many
-items as events.  Time is CPU time of one thread, after one run that compiles.
+The logs are drawn: sessions of four events on average, items by a Zipf law.  First events grow from
+ten thousand to ten million, a hundred times the items; then items from a thousand to a million, at
+a million events.  Time is CPU time of one thread, after one run that compiles.
 """
 
 import argparse
@@ -29,6 +30,8 @@ MODELS = [
     ("tifuknn", {}),
     ("noop", {}),
 ]
+EVENTS = (10_000, 100_000, 1_000_000, 10_000_000)
+ITEMS = (1_000, 10_000, 100_000, 1_000_000)
 QUESTIONS = 2000
 FEW_QUESTIONS = 100  # for what passes over all people
 
@@ -92,16 +95,17 @@ def main() -> None:
     for name, settings in MODELS:
         measure(name, settings, small, small)
     rows = []
-    events = 10_000
-    while events <= arguments.most:
-        log, asked = drawn(events, events // 100), drawn(80_000, events // 100, seed=1)
+    sweeps = [("events", events, events // 100) for events in EVENTS] + [("items", 1_000_000, n) for n in ITEMS]
+    for sweep, events, items in sweeps:
+        if events > arguments.most:
+            continue
+        log, asked = drawn(events, items), drawn(80_000, items, seed=1)
         for name, settings in MODELS:
             cost = measure(name, settings, log, asked)
-            print(f"{events:>10,} {name:18} {settings!s:28} {cost}", flush=True)
-            row = {"data": "drawn: events", "model": name, "settings": settings, "seed": 0, "cost": cost}
+            print(f"{events:>10,} {items:>9,} {name:18} {settings!s:28} {cost}", flush=True)
+            row = {"data": f"drawn: {sweep}", "model": name, "settings": settings, "seed": 0, "cost": cost}
             sizes = {"events": log.n_events, "sessions": log.n_sessions, "users": len(log), "items": log.n_items}
             rows.append({**row, **sizes, "commit": commit()})
-        events *= 10
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 

@@ -20,6 +20,7 @@ from nextsession.scores import DotScores
 from nextsession.splits import Split, SplitSettings, split
 
 DIM = 64
+RESULTS = Path(__file__).parent / "results" / "evaluation.json"
 RULES = {
     "ranks": EvaluationSettings(metrics=("ndcg", "recall", "mrr", "hitrate", "precision", "map"), k=(10, 20)),
     "ranks and lists": EvaluationSettings(k=(10, 20)),
@@ -83,27 +84,10 @@ def intervals(groups: int) -> float:
     return round(time.process_time() - started, 2)
 
 
-def draw(rows: list[dict[str, float]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    for name in RULES:
-        cost = [1e6 / row[f"{name}_users_per_cpu_s"] for row in rows]
-        axes.loglog([row["items"] for row in rows], cost, marker="o", label=name)
-    axes.set(xlabel="items", ylabel="CPU-µs a question", title=f"Cost of an evaluation, dot products, {DIM} dimensions")
-    axes.grid(alpha=0.3, which="both")
-    axes.legend(frameon=False)
-    figure.savefig(path, metadata={"Date": None})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--largest", type=int, default=6, help="power of ten of the largest catalogue (default 6)")
-    parser.add_argument("--out", type=Path, help="write the rows as JSON")
-    parser.add_argument("--plot", type=Path, help="write the plot as SVG")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the rows go")
     given = parser.parse_args()
     measure(500, 1000)
     head = measure(100_000, 3417) | {"intervals_125k_users_cpu_s": intervals(125_000)}
@@ -112,10 +96,7 @@ def main() -> None:
     for power in range(3, given.largest + 1):
         rows.append(measure(max(200, min(50_000, 10**8 // 10**power)), 10**power))
         print(json.dumps(rows[-1]))
-    if given.out:
-        given.out.write_text(json.dumps({"main": head, "growth": rows}, indent=1) + "\n", encoding="utf-8")
-    if given.plot:
-        draw(rows, given.plot)
+    given.out.write_text(json.dumps({"main": head, "growth": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the neighbour models cost: `python benchmarks/neighbours.py [PREPARED LOG ...] [--plot neighbours.svg]`.
+"""What the neighbour models cost: `python benchmarks/neighbours.py [PREPARED LOG ...]`.
 
 Logs drawn at random (10^4 to 10^7 events, and 10^3 to 10^6 items) show how each cost grows; prepared
 logs (folders that `nextsession data prepare` made) show what it is in life.  The last sessions of a
@@ -117,35 +117,10 @@ def measured(name: str, *source) -> list[dict]:
     return rows
 
 
-def plot(rows: list[dict], file: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
-    panels = figure.subplots(2, 2, sharex="col", sharey="row")
-    costs = {"batch_us_per_prediction": "µs a prediction, in batches", "fit_cpu_s": "CPU seconds to fit"}
-    sweeps = {"events": "training events, 100 times the items", "items": "items, 10^6 events"}
-    for across, (axis, caption) in enumerate(sweeps.items()):
-        swept = [row for row in rows if row["data"].startswith(f"drawn: {axis}")]
-        for down, (cost, label) in enumerate(costs.items()):
-            panel = panels[down, across]
-            for name in MODELS:
-                own = sorted((row[axis], row["cost"][cost]) for row in swept if row["model"] == name)
-                panel.plot(*zip(*own, strict=True), marker="o", markersize=3, label=name)
-            panel.set(xscale="log", yscale="log")
-            panel.grid(alpha=0.3)
-            if across == 0:
-                panel.set_ylabel(label)
-            if down == 1:
-                panel.set_xlabel(caption)
-    panels[0, 0].legend(frameon=False)
-    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("logs", nargs="*", type=Path, help="prepared logs to measure on as well")
     parser.add_argument("--largest", type=int, default=EVENTS[-1], help="largest number of events to draw")
-    parser.add_argument("--plot", type=Path, help="draw how the costs grow into this file")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the rows go")
     given = parser.parse_args()
     rows = [row for log in given.logs for row in measured(log.name, str(log))]
@@ -157,9 +132,6 @@ def main() -> None:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps([{**row, "commit": commit} for row in rows], indent=1) + "\n", encoding="utf-8")
     print(f"{len(rows)} rows in {given.out}")
-    if given.plot is not None:
-        plot(rows, given.plot)
-        print(f"plot in {given.plot}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ FILTERS = {
     "none": Filters(),
     "items >= 5, users >= 5 and 3 sessions": Filters(item_events=5, user_events=5, user_sessions=3, passes=3),
 }
+RESULTS = Path(__file__).parent / "results" / "prepare.json"
 
 
 def measure(source, form, by, filters, out):
@@ -55,7 +56,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--globo", type=Path, help="the folder of the Globo.com data set's clicks_hour_*.csv.gz")
     parser.add_argument("--largest", type=int, default=10_000_000, help="events of the largest generated log")
-    parser.add_argument("--out", type=Path, help="where to write the rows as JSON")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the rows go")
     options = parser.parse_args()
     rows = []
     alone = ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1)
@@ -77,8 +78,7 @@ def main():
             size = alone.submit(generate, log, events).result()
             run(f"generated, {size['megabytes']:,} MB", log, LogFormat(), "gap", Filters())
             events *= 10
-    if options.out is not None:
-        options.out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    options.out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from nextsession.data.shop import Shop, ShopSettings
 
+RESULTS = Path(__file__).parent / "results" / "simulate.json"
+
 
 def measure(events: int) -> dict[str, float]:
     for _ in Shop(ShopSettings.sized(100)).blocks():
@@ -40,15 +42,14 @@ def measure(events: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--largest", type=int, default=7, help="power of ten of the largest log (default 7)")
-    parser.add_argument("--out", type=Path, help="write the rows as JSON")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the rows go")
     given = parser.parse_args()
     rows = []
     for power in range(4, given.largest + 1):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             rows.append(pool.apply(measure, (10**power,)))
         print(json.dumps(rows[-1]), file=sys.stderr)
-    if given.out:
-        given.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    given.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

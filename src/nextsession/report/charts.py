@@ -23,21 +23,25 @@ from nextsession.report.leaderboard import Entry, Leaderboard, metric_name, numb
 SERIES = 8
 """Models with a colour of their own; any further ones are grey."""
 
-_INK, _MUTED, _GRID, _PAPER = "#010201", "#010202", "#010203", "#010204"
-_COLOURS = tuple(f"#0103{i:02x}" for i in range(SERIES))
-_VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--grid", _PAPER: "--paper"} | {
-    colour: f"--s{i}" for i, colour in enumerate(_COLOURS)
+_INK, MUTED, _GRID, _PAPER = "#010201", "#010202", "#010203", "#010204"
+COLOURS = tuple(f"#0103{i:02x}" for i in range(SERIES))
+"""Stand for the colours of the first models; `inline` puts the page's in their place."""
+
+_VARIABLES = {_INK: "--ink", MUTED: "--muted", _GRID: "--grid", _PAPER: "--paper"} | {
+    colour: f"--s{i}" for i, colour in enumerate(COLOURS)
 }
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "text.parse_math": False, "font.size": 11.5, "axes.edgecolor": _GRID,
-    "axes.labelcolor": _MUTED, "axes.labelsize": 11, "text.color": _INK, "xtick.color": _MUTED, "ytick.color": _MUTED,
-    "xtick.labelcolor": _MUTED, "ytick.labelcolor": _MUTED, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.labelcolor": MUTED, "axes.labelsize": 11, "text.color": _INK, "xtick.color": MUTED, "ytick.color": MUTED,
+    "xtick.labelcolor": MUTED, "ytick.labelcolor": MUTED, "axes.spines.top": False, "axes.spines.right": False,
     "axes.spines.left": False, "axes.grid": True, "grid.color": _GRID, "grid.linewidth": 0.8, "axes.axisbelow": True,
     "xtick.major.size": 0, "ytick.major.size": 0, "xtick.minor.size": 0, "ytick.minor.size": 0,
     "xtick.labelsize": 10.5, "ytick.labelsize": 10.5,
     "lines.linewidth": 2.0, "lines.markersize": 5.5, "lines.solid_capstyle": "round", "axes.formatter.useoffset": False,
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
 }  # fmt: skip
+"""Settings of matplotlib for all pictures."""
+
 _WIDTH, _HEIGHT = 5.8, 3.7  # inches
 _LONGEST = 22  # characters of a label
 _NAMES = 1.85  # inches for names beside lines
@@ -74,9 +78,9 @@ def differences(board: Leaderboard) -> Chart | None:
     left = 0.35 + 0.085 * max(len(_short(e.name)) for e, _ in found)
     with _picture("differences", "Paired differences", height=_tall(len(found)), left=left) as (axes, picture):
         axes.grid(visible=False, axis="y")
-        axes.axvline(0, color=_MUTED, linewidth=1)
+        axes.axvline(0, color=MUTED, linewidth=1)
         for y, (_, d) in enumerate(reversed(found)):
-            colour = _INK if d.low > 0 or d.high < 0 else _MUTED
+            colour = _INK if d.low > 0 or d.high < 0 else MUTED
             axes.plot([d.low, d.high], [y, y], color=colour, linewidth=2.4)
             axes.plot(d.mean, y, "o", color=_PAPER, markersize=7, markeredgecolor=colour, markeredgewidth=2)
         axes.set_yticks(range(len(found)), [_short(e.name) for e, _ in reversed(found)], color=_INK)
@@ -277,10 +281,10 @@ def _draw_lines(
         )  # fmt: skip
         ends.append((known[-1][0], known[-1][1], entry.name, colour))
     axes.autoscale_view()
-    _name_ends(axes, ends)
+    name_ends(axes, ends)
 
 
-def _name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+def name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
     """Write names beside the right ends of lines, in one column, moved as little as keeps them apart."""
     ends = sorted(ends, key=lambda end: end[1])
     heights = [_place(axes, x, y)[1] for x, y, _, _ in ends]
@@ -374,7 +378,7 @@ def _tall(models: int) -> float:
 
 
 def _colour(place: int) -> str:
-    return _COLOURS[place] if place < SERIES - 1 else _MUTED
+    return COLOURS[place] if place < SERIES - 1 else MUTED
 
 
 def _short(name: str) -> str:
@@ -391,7 +395,7 @@ def _picture(
 ) -> Iterator[tuple[Axes, _Picture]]:
     """Give axes to draw on, with margins in inches, and, after the block, the SVG of what was drawn."""
     picture = _Picture()
-    with mpl.rc_context(_STYLE | {"svg.hashsalt": f"nextsession-{key}"}), warnings.catch_warnings():
+    with mpl.rc_context(STYLE | {"svg.hashsalt": f"nextsession-{key}"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the browser has its own fonts
         figure = Figure(figsize=(_WIDTH, height))
         box = left / _WIDTH, bottom / height, 1 - (left + right) / _WIDTH, 1 - (bottom + 0.15) / height
@@ -399,10 +403,10 @@ def _picture(
         yield axes, picture
         held = io.StringIO()
         figure.savefig(held, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    picture.svg = _inline(held.getvalue(), key, title)
+    picture.svg = inline(held.getvalue(), key, title)
 
 
-def _inline(svg: str, key: str, title: str) -> str:
+def inline(svg: str, key: str, title: str) -> str:
     """Make a file of matplotlib's a part of a page: no header, no size of its own, our colours and fonts."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)

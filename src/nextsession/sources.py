@@ -110,8 +110,9 @@ def prepare(
         )
     paths = _paths(experiment)
     sessions, filters = sessions or SessionRule(), filters or Filters()
-    beside = [] if data.items is None else [data.items.path]
-    key = _key([*paths, *beside], data.bad_rows, data.format, data.items, sessions, filters)
+    if out is None:
+        beside = [] if data.items is None else [data.items.path]
+        key = _key([*paths, *beside], data.bad_rows, data.format, data.items, sessions, filters)
     place = out or cache_folder() / "prepared" / f"log-{key}"
     if out is None and place.exists():
         try:
@@ -189,6 +190,8 @@ def _paths(experiment: Experiment) -> list[str]:
 
 def _key(paths: list[str], *settings: Any) -> str:
     """Return a short name for what would come of these files and settings."""
+    if "-" in paths:
+        raise ConfigError("What is read from stdin cannot be found again in the cache: prepare it with --out first.")
     files = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in expand(paths)]
     plain = [s.model_dump(mode="json") if isinstance(s, Settings) else s for s in settings]
     decides = [version("nextsession"), files, plain]

@@ -129,6 +129,7 @@ def test_version(run):
         (["data", "fetch", "globo"], "By hand: "),
         (["data", "prepare", "shop"], "shop is prepared already"),
         (["data", "prepare", "none-*.csv"], "No file matches none-*.csv"),
+        (["data", "prepare", "-"], "read from stdin cannot be found again in the cache: prepare it with --out first"),
         (["data", "simulate", "--out", "x.parquet", "--set", "userss=2"], "Did you mean 'users'?"),
         (["new-model", "Big Model"], "got 'Big Model'"),
         (["new-model", "markov"], "There is a model 'markov' already"),

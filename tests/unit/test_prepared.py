@@ -41,7 +41,7 @@ def table(n=2000, seed=0):
 
 
 def make(frame, out, columns=ALL, by="id", filters=None, **options):
-    form = LogFormat(columns=columns, labels=options.pop("labels", Labels(at_least=4)))
+    form = LogFormat(columns=columns, labels=options.pop("labels", Labels(at_least=4) if columns.label else Labels()))
     rule = SessionRule(by=by)
     batches = frame if isinstance(frame, list) else read_events(frame, form)
     return prepare(batches, out, form=form, sessions=rule, filters=filters or Filters(), **options)
@@ -212,8 +212,22 @@ def test_filters_on_the_way_leave_what_filters_in_memory_do(rule, tmp_path):
     assert np.any(np.isin(starts, part.log.times, invert=True))  # sessions lost their first events
 
 
+def test_wanted_values_that_never_occur_are_refused(tmp_path):
+    frame = pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "timestamp": [1], "label": ["buy"]})
+    message = r"Some event must be wanted, but column 'label' nowhere holds 'bye' or 'by'; .* --label-value"
+    with pytest.raises(DataError, match=message):
+        make(frame, tmp_path / "a", Columns(label="label"), "gap", labels=Labels(values=("bye", "by")))
+    message = r"the label must be a number, or say which are wanted: --label-value \(labels.values\) \(got 'buy'\)"
+    with pytest.raises(DataError, match=message):
+        make(frame, tmp_path / "a", Columns(label="label"), "gap", labels=Labels())
+    with pytest.raises(ValueError, match="labels say what is wanted by a column; name it: --label COLUMN"):
+        LogFormat(labels=Labels(values=("buy",)))
+
+
 def test_filters_that_leave_nothing(tmp_path):
-    with pytest.raises(DataError, match=r"The filters leave nothing of the log:\nbefore +2,000 events"):
+    with pytest.raises(
+        DataError, match=r"The filters leave nothing of the log; ask for less. Account: before +2,000 events"
+    ):
         make(table(), tmp_path / "log", filters=Filters(item_events=10**6))
     assert list(tmp_path.iterdir()) == []
 

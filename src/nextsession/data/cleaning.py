@@ -174,8 +174,8 @@ class _Rows:
         elif column.dtype.is_float():
             missing |= _flags(column.is_nan())
         self._bad(name, missing, "the time is missing")
-        what = "an ISO 8601 time" if self.form.time_unit == "iso" else "a time"
-        self._bad(name, ~known & ~missing, f"this is not {what}")
+        number = "" if self.form.time_unit == "iso" else ", or a number since 1970"
+        self._bad(name, ~known & ~missing, f"a time must be ISO 8601 such as 2024-03-01T12:34:56Z{number}")
         self._bad(name, known & (ms < 0), "a time must not be before 1970")
         self._bad(name, known & (ms >= LATEST), "a time must not be after 2100; is time_unit right?")
         return ms
@@ -189,7 +189,8 @@ class _Rows:
             self._bad(name, text.is_null().to_numpy(), "the label is missing")
             return _flags(text.is_in(list(rule.values))).astype(np.int8)
         least = 1.0 if rule.at_least is None else rule.at_least
-        return (self._numbers(name, "the label must be a number") >= least).astype(np.int8)
+        otherwise = ", or say which are wanted: --label-value (labels.values)" if rule.at_least is None else ""
+        return (self._numbers(name, f"the label must be a number{otherwise}") >= least).astype(np.int8)
 
     def _numbers(self, name: str, reason: str) -> NDArray[np.float64]:
         column = self.frame[name]
@@ -245,7 +246,7 @@ def check_columns(found: Sequence[str], form: LogFormat, source: str) -> None:
                 known = [column for column in found if column != ROW]
                 raise DataError(
                     f"{source}: there is no column {name!r} (for {part}).{suggestion(name, known)} "
-                    f"Columns: {', '.join(known)}."
+                    f"Columns: {', '.join(known)}. Say which it is: --{part.removesuffix('s')} COLUMN (columns.{part})."
                 )
 
 

@@ -107,7 +107,8 @@ def write_filtered(
     labels = old.get("labels", np.broadcast_to(np.int8(1), len(old["items"])))
     keep, account = keep_of(old["items"], labels, session_offsets, user_offsets, len(items), filters)
     if account.after.events == 0:
-        raise DataError(f"The filters leave nothing of the log:\n{account}")
+        steps = "; ".join(str(account).splitlines())
+        raise DataError(f"The filters leave nothing of the log; ask for less. Account: {steps}.")
     sessions, sizes, counts = _sessions_left(keep, old["times"], session_offsets, user_offsets)
     seen = _items_left(keep, old["items"], len(items))
     place = (np.cumsum(seen) - 1).astype(np.int32)

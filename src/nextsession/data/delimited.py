@@ -141,7 +141,8 @@ def _decoded(line: bytes, name: str) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        raise DataError(f"{name}, row 1 must be UTF-8 text: {error.reason} at byte {error.start}.") from None
+        what = f"{error.reason} at byte {error.start}"
+        raise DataError(f"{name}, row 1 must be UTF-8 text: {what}. Convert it: iconv -t utf-8.") from None
 
 
 def _likely(header: str) -> str:

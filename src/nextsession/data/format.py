@@ -5,10 +5,10 @@ flags of `nextsession data prepare`, and what every named data set declares abou
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nextsession.config import Duration, Settings
 
@@ -95,6 +95,12 @@ class LogFormat(Settings):
     """Unit of a numeric time (`auto`: by magnitude), or ISO 8601 text."""
     labels: Labels = Labels()
     """When an event counts as wanted."""
+
+    @model_validator(mode="after")
+    def _has_what_labels_read(self) -> Self:
+        if self.columns.label is None and self.labels != Labels():
+            raise ValueError("labels say what is wanted by a column; name it: --label COLUMN (columns.label), got none")
+        return self
 
 
 class ItemFile(Settings):

@@ -52,7 +52,10 @@ class Intake:
         columns = form.columns
         for name, by in (("session", ("id",)), ("time", ("gap", "time")), ("user", ("gap", "time", "user"))):
             if rule.by in by and getattr(columns, name) is None:
-                raise ConfigError(f"Sessions by {rule.by} need a {name} column; name it, or choose another rule.")
+                raise ConfigError(
+                    f"Sessions by {rule.by} need a {name} column; name it, or choose another rule: "
+                    "--session COLUMN takes the sessions of the log, --by user all of a user's events."
+                )
         self._form, self._by_id, self._folder, self._bad_rows = form, rule.by == "id", folder, bad_rows
         self._cleaner = Cleaner(form, session=self._by_id)
         self.users, self.items, self.sessions, self.actions = Coder(), Coder(), Coder(), Coder()
@@ -62,6 +65,7 @@ class Intake:
         """Rows of each source."""
         self.rejected = 0
         self.unwanted = 0
+        self.wanted = 0
         self._first: Rejected | None = None
 
     def add(self, batch: EventBatch) -> None:
@@ -75,6 +79,7 @@ class Intake:
             return
         clean = self._cleaner.clean(batch)
         self.unwanted += clean.unwanted
+        self.wanted += len(clean) if clean.labels is None else int(np.count_nonzero(clean.labels))
         if clean.rejected:
             self._reject(clean.rejected)
         if len(clean) and not (self.rejected and self._bad_rows == "fail"):
@@ -103,6 +108,12 @@ class Intake:
             why += f"; {self.unwanted:,} events were not wanted" if self.unwanted else ""
             names = ", ".join(self.rows) or "the log"
             raise DataError(f"{names if len(names) < 200 else 'The log'} must hold an event, it holds none{why}.")
+        values = self._form.labels.values
+        if values is not None and not self.wanted:
+            raise DataError(
+                f"Some event must be wanted, but column {self._form.columns.label!r} nowhere holds "
+                f"{' or '.join(map(repr, values))}; see whether --label-value (labels.values) is right."
+            )
         return self.spill
 
     def _reject(self, rejected: list[Rejected]) -> None:

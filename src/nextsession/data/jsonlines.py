@@ -101,7 +101,15 @@ def _slowly(lines: bytes, columns: list[str], name: str, row: int) -> EventBatch
         nested = [column for column in columns if isinstance(event.get(column), dict | list)]
         if nested:
             value = json.dumps(event[nested[0]])
-            rejected.append(Rejected(name, number, nested[0], shown(value), "the value must not be nested"))
+            rejected.append(
+                Rejected(
+                    name,
+                    number,
+                    nested[0],
+                    shown(value),
+                    "the value must not be nested; write what is in it as a column of its own",
+                )
+            )
             continue
         rows.append(number)
         for column in columns:

@@ -287,17 +287,13 @@ def _histories(
 @compiled
 def _by_session(events: NDArray[np.int64], session_offsets: NDArray[np.int64]) -> None:
     """Put events, in place, session by session, sessions by their first event here."""
-    given = events.copy()
-    session = np.searchsorted(session_offsets, given, side="right")
-    told = np.zeros(len(given), np.bool_)
-    n = 0
-    for i in range(len(given)):
-        if not told[i]:
-            for j in range(i, len(given)):
-                if session[j] == session[i]:
-                    told[j] = True
-                    events[n] = given[j]
-                    n += 1
+    session = np.searchsorted(session_offsets, events, side="right")
+    first = np.empty(len(events), np.int64)  # of each event, the place of the first one of its session
+    together = np.argsort(session, kind="mergesort")
+    for k in range(len(together)):
+        same = k > 0 and session[together[k]] == session[together[k - 1]]
+        first[together[k]] = first[together[k - 1]] if same else together[k]
+    events[:] = events[np.argsort(first, kind="mergesort")]
 
 
 @compiled

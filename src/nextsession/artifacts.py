@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ArtifactError
-from nextsession.files import sha256, verify, whole_directory
+from nextsession.files import manifest_of, sha256, verify, whole_directory
 
 FORMAT = 1
 
@@ -44,24 +44,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: There is none, it is damaged, or a newer version wrote it.
     """
-    try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is not a saved model: it has no manifest.json.") from None
-    except (ValueError, OSError) as error:
-        raise ArtifactError(f"{path / 'manifest.json'} cannot be read: {error}.") from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
-        raise ArtifactError(f"{path / 'manifest.json'} is damaged: it names no format.")
-    if manifest["format"] > FORMAT:
-        raise ArtifactError(
-            f"{path} has format {manifest['format']}, this version reads up to {FORMAT}: upgrade nextsession."
-        )
-    return manifest
+    return manifest_of(path, "saved model", FORMAT)
 
 
 def read_model(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]], Vocabulary]:
     """Read and verify a model directory: manifest, arrays, vocabulary."""
     manifest = read_manifest(path)
+    if "columns" in manifest and "model" not in manifest:
+        raise ArtifactError(f"{path} is a prepared log, not a saved model; `nextsession fit` makes one of it.")
     if not isinstance(manifest.get("files"), dict):
         raise ArtifactError(f"{path / 'manifest.json'} is damaged: it names no files.")
     verify(path, {name: manifest["files"].get(name, "") for name in ("arrays.safetensors", "vocabulary.arrow")})

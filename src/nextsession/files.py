@@ -1,6 +1,7 @@
 """Files and directories that appear whole or not at all, and can prove that they are undamaged."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from nextsession.errors import ArtifactError
 
@@ -103,6 +105,34 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def manifest_of(folder: Path, what: str, newest: int, otherwise: str = "") -> dict[str, Any]:
+    """Read the `manifest.json` of a directory we wrote.
+
+    Args:
+        folder: The directory.
+        what: What it should be, for messages: "saved model".
+        newest: The newest format that can be read.
+        otherwise: What to do where there is none, for the message.
+
+    Raises:
+        ArtifactError: There is none, it is damaged, or a newer version wrote it.
+    """
+    file = folder / "manifest.json"
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ArtifactError(f"{folder} is not a {what}: it has no manifest.json.{otherwise}") from None
+    except (ValueError, OSError) as error:
+        raise ArtifactError(f"{file} cannot be read: {error}.") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise ArtifactError(f"{file} is damaged: it names no format.")
+    if manifest["format"] > newest:
+        raise ArtifactError(
+            f"{folder} has format {manifest['format']}, this version reads up to {newest}: upgrade nextsession."
+        )
+    return manifest
 
 
 def verify(path: Path, files: Mapping[str, str]) -> None:

@@ -47,7 +47,7 @@ from nextsession.data.storage import (
 )
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ArtifactError
-from nextsession.files import sha256, verify, whole_directory
+from nextsession.files import manifest_of, sha256, verify, whole_directory
 from nextsession.progress import Progress, silent
 
 FORMAT = 1
@@ -221,21 +221,7 @@ def _write_manifest(folder: Path, columns: dict[str, Any], facts: Mapping[str, A
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    file = folder / "manifest.json"
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise ArtifactError(
-            f"{folder} is not a prepared log: it has no manifest.json. `nextsession data prepare` makes one."
-        ) from None
-    except (ValueError, OSError) as error:
-        raise ArtifactError(f"{file} cannot be read: {error}.") from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
-        raise ArtifactError(f"{file} is damaged: it names no format.")
-    if manifest["format"] > FORMAT:
-        raise ArtifactError(
-            f"{folder} has format {manifest['format']}, this version reads up to {FORMAT}: upgrade nextsession."
-        )
+    manifest = manifest_of(folder, "prepared log", FORMAT, " `nextsession data prepare` makes one.")
     if not isinstance(manifest.get("columns"), dict) or not isinstance(manifest.get("files"), dict):
         raise ArtifactError(f"{folder} is not a prepared log: its manifest names no columns.")
     return manifest

@@ -10,6 +10,7 @@ import pytest
 
 from nextsession import SessionLog, create, load
 from nextsession.artifacts import FORMAT, read_manifest, read_model, write_model
+from nextsession.data.prepared import Prepared
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ArtifactError, UnknownNameError
 
@@ -122,10 +123,13 @@ def test_a_manifest_without_an_entry_is_refused(saved, entry):
 
 
 def test_what_is_no_model_is_refused(tmp_path):
+    Prepared.save(tmp_path / "log", LOG)
+    with pytest.raises(ArtifactError, match=r"log is a prepared log, not a saved model; `nextsession fit` makes one"):
+        load(tmp_path / "log")
     with pytest.raises(ArtifactError, match=r"nowhere is not a saved model: it has no manifest\.json"):
         load(tmp_path / "nowhere")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ArtifactError, match=r"file.manifest\.json cannot be read"):
+    with pytest.raises(ArtifactError, match=r"file is not a saved model: it has no manifest\.json"):
         load(tmp_path / "file")
 
 

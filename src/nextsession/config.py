@@ -68,7 +68,9 @@ class Settings(BaseModel):
 def _sentence(settings: type[BaseModel], where: str, error: ErrorDetails) -> str:
     path = [str(part) for part in error["loc"]]
     name = ": ".join([where, ".".join(path)] if path else [where])
-    message = error["msg"].removeprefix("Value error, ")
+    message = error["msg"].removeprefix("Value error, ").removesuffix(".").replace("Input should be", "must be")
+    if error["type"] == "tuple_type":
+        message = "must be a list such as [1, 2] or ['a', 'b']"
     if error["type"] != "extra_forbidden":
         got = "" if ", got " in message or error["type"] == "missing" else f", got {error['input']!r}"
         return f"{name}: {message}{got}."

@@ -51,8 +51,11 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
     >>> suggestion("sasrek", ["sasrec", "markov"])
     " Did you mean 'sasrec'?"
+    >>> suggestion("vsnk", ["sknn", "vsknn", "vstan"])  # letters that changed places
+    " Did you mean 'vsknn'?"
     >>> suggestion("zzz", ["sasrec", "markov"])
     ''
     """
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    close = difflib.get_close_matches(name, list(known), n=3)
+    best = max(close, key=lambda x: difflib.SequenceMatcher(None, sorted(name), sorted(x)).ratio(), default=None)
+    return "" if best is None else f" Did you mean {best!r}?"

@@ -5,12 +5,12 @@ Other packages register theirs with an entry point in the group `nextsession.mod
 
 import importlib
 import pkgutil
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from nextsession.artifacts import read_model
-from nextsession.errors import ArtifactError, UnknownNameError, suggestion
+from nextsession.errors import ArtifactError, ModelError, UnknownNameError, suggestion
 from nextsession.recommender import Recommender
 
 _PACKAGE = "nextsession.models"
@@ -31,12 +31,13 @@ def model_class(name: str) -> type[Recommender[Any]]:
 
     Raises:
         UnknownNameError: There is none; the message suggests the nearest.
+        ModelError: It is another package's, and cannot be imported.
     """
     if name not in names() and name not in _APART:
         raise UnknownNameError(f"There is no model {name!r}.{suggestion(name, names())} Models: {', '.join(names())}.")
     for point in entry_points(group=_PACKAGE):
         if point.name == name:
-            found = point.load()
+            found = _loaded(point)
             if isinstance(found, type) and issubclass(found, Recommender):
                 return found
     module = importlib.import_module(_APART.get(name, f"{_PACKAGE}.{name}"))
@@ -46,6 +47,17 @@ def model_class(name: str) -> type[Recommender[Any]]:
         if thing.__module__ == module.__name__ and not thing.__name__.startswith("_"):
             return thing
     raise UnknownNameError(f"{module.__name__} defines no Recommender.")
+
+
+def _loaded(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except Exception as error:  # whatever another package does when it is imported
+        package = "another package" if point.dist is None else point.dist.name
+        raise ModelError(
+            f"The model {point.name!r} of {package} cannot be imported from {point.value}: "
+            f"{type(error).__name__}: {error}. Mend or uninstall it."
+        ) from error
 
 
 def create(name: str, /, **settings: Any) -> Recommender[Any]:

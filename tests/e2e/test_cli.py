@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -287,6 +289,16 @@ def test_models_are_listed(run):
     assert "smoothing" in run("models", "markov")[1]
 
 
+def test_a_broken_model_of_another_package_is_told_and_the_others_are_listed(run, monkeypatch):
+    here = registry.names()
+    point = EntryPoint("favourite", "nextsession.nowhere:Popular", "nextsession.models")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    code, out, err = run("models", "--json")
+    assert (code, [row["name"] for row in json.loads(out)]) == (0, here)
+    assert "The model 'favourite' of another package cannot be imported" in err
+    assert run("models", "favourite")[0] == 1
+
+
 def test_fit_evaluate_recommend(run):
     code, out, _ = run("fit", *SHOP, "--model", "markov", "--set", "model.order=2", "--out", "runs/m", "--json")
     assert code == 0
@@ -479,14 +491,13 @@ def test_recommend_streams_and_survives_a_closed_pipe(model):
     process.stdin.flush()
     assert sorted(json.loads(process.stdout.readline())["items"]) == ["bread", "tea"]
     process.stdout.close()
-    try:
+    with suppress(BrokenPipeError):
         for _ in range(3):
             process.stdin.write('{"items": ["milk"]}\n')
             process.stdin.flush()
             time.sleep(0.1)
+    with suppress(BrokenPipeError):
         process.stdin.close()
-    except BrokenPipeError:
-        pass
     assert process.wait(30) == 1
     assert process.stderr.read() == ""
     process.stderr.close()

@@ -69,10 +69,10 @@ def test_values_are_read():
         ),
         ({"inner": {"dimm": 3}}, r"data: inner\.dimm: there is no such setting \(got 3\)\. Did you mean 'dim'\?"),
         ({"zzz": 3}, r"there is no such setting \(got 3\)\. Settings: gap"),
-        ({"inner": {"dim": 0}}, r"data: inner\.dim: Input should be greater than 0, got 0\."),
+        ({"inner": {"dim": 0}}, r"data: inner\.dim: must be greater than 0, got 0\."),
         ({"gap": "soon"}, r"data: gap: must be a duration such as '30m', '2h' or '7d', got 'soon'\."),
-        ({"gap": -1}, r"data: gap: Input should be greater than or equal to 0, got -1\."),
-        ({"kind": "xls"}, r"data: kind: Input should be 'csv' or 'parquet', got 'xls'\."),
+        ({"gap": -1}, r"data: gap: must be greater than or equal to 0, got -1\."),
+        ({"kind": "xls"}, r"data: kind: must be 'csv' or 'parquet', got 'xls'\."),
         ({"kind": "xls", "gapp": 1}, r"kind: .*; data: gapp: there is no such setting"),
     ],
 )
@@ -107,5 +107,5 @@ def test_settings_are_frozen_and_documented():
 
 def test_the_runtime_is_checked():
     assert Runtime().seed == 0
-    with pytest.raises(ConfigError, match="runtime: seed: Input should be greater than or equal to 0, got -1"):
+    with pytest.raises(ConfigError, match="runtime: seed: must be greater than or equal to 0, got -1"):
         Runtime.read({"seed": -1}, "runtime")

@@ -31,4 +31,5 @@ def test_the_tree_is_complete():
 
 def test_suggestions():
     assert errors.suggestion("marcov", ["popular", "markov"]) == " Did you mean 'markov'?"
+    assert errors.suggestion("vsnkk", ["sknn", "vsknn", "vstan"]) == " Did you mean 'vsknn'?"
     assert errors.suggestion("x", []) == ""

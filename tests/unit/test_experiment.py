@@ -105,19 +105,20 @@ def test_a_value_cannot_smuggle_in_another_name():
     ("override", "message"),
     [
         ("models.markov.ordr=2", "markov: ordr: there is no such setting (got 2). Did you mean 'order'? Settings: "),
-        ("models.markov.order=0", "markov: order: Input should be greater than or equal to 1, got 0."),
+        ("models.markov.order=0", "markov: order: must be greater than or equal to 1, got 0."),
         (
             "evaluation.exclude=past",
-            "evaluation.exclude: Input should be 'nothing', 'session' or 'history', got 'past'",
+            "evaluation.exclude: must be 'nothing', 'session' or 'history', got 'past'",
         ),
         ("splt.test=1d", "splt: there is no such setting (got {'test': '1d'}). Did you mean 'split'?"),
         ("split.test=soon", "split.test: must be a duration such as '1d'"),
         ("split.step=1h", "split: the protocol 'temporal' does not read step; leave it out"),
-        ('evaluation.metrics=["ndgc"]', "There is no metric 'ndgc'. Did you mean 'ndcg'?"),
+        ('evaluation.metrics=["ndgc"]', "There is no metric 'ndgc'. Did you mean 'ndcg'? "),
         (
             "data.format.columns.itm=x",
             "data.format.columns.itm: there is no such setting (got 'x'). Did you mean 'item'?",
         ),
+        ("evaluation.k=10", "evaluation.k: must be a list such as [1, 2] or ['a', 'b'], got 10."),
         ("data.path=x.csv", "data: give exactly one of set, prepared, path and shop, got set and path"),
         ("data.items.path=x.csv", "data: items is for raw files at a path; leave it out beside set"),
         ("models.stan.k=2", "there is no model 'stan' in this experiment. Models: popular, markov."),
@@ -170,7 +171,7 @@ def test_files(tmp_path):
         Experiment.load(both)
     wrong = tmp_path / "wrong.toml"
     wrong.write_text('[data]\nset = "globo"\n[model]\nname = "markov"\norder = "two"\n')
-    with pytest.raises(ConfigError, match=r"wrong.toml: markov: order: Input should be a valid integer"):
+    with pytest.raises(ConfigError, match=r"wrong.toml: markov: order: must be a valid integer"):
         Experiment.load(wrong)
 
 

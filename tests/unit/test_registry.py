@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from nextsession import create, registry
-from nextsession.errors import ConfigError, UnknownNameError
+from nextsession.errors import ConfigError, ModelError, UnknownNameError
 from nextsession.models.popular import Popular
 
 
@@ -48,6 +48,14 @@ def test_other_packages_register_models(monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "nextsession.models" else [])
     assert "favourite" in registry.names()
     assert registry.model_class("favourite") is Popular
+
+
+def test_a_model_of_another_package_that_cannot_be_imported_is_named(monkeypatch):
+    point = EntryPoint("favourite", "nextsession.nowhere:Popular", "nextsession.models")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    message = r"The model 'favourite' of another package cannot be imported from nextsession.nowhere:Popular: Module"
+    with pytest.raises(ModelError, match=message):
+        registry.model_class("favourite")
 
 
 def test_a_file_without_a_model_is_refused(monkeypatch):

@@ -246,7 +246,7 @@ def test_blocks_are_bounded_and_change_nothing(monkeypatch, values, questions, e
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"protocol": "temporla"}, "split: protocol: Input should be 'temporal'"),
+        ({"protocol": "temporla"}, "split: protocol: must be 'temporal'"),
         ({"protocol": "leave-one-session-out", "test": "1d"}, "'leave-one-session-out' does not read test; leave it"),
         ({"step": "1h"}, "'temporal' does not read step"),
         ({"protocol": "prefixes", "users": 3}, "'prefixes' does not read users"),

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from nextsession.cli.terminal import Json, examples, show, show_json, show_table
+from nextsession.cli.terminal import Json, examples, remark, show, show_json, show_table
+from nextsession.errors import ModelError
 
 EXAMPLES = examples("nextsession models", "nextsession models vsknn")
 
@@ -32,7 +33,12 @@ def models(
         show(f"Made for: {facts['made_for']}; {answers}; draws random numbers: {_yes(facts['stochastic'])}")
         show_table(["setting", "type", "default", "what it is"], [s.cells() for s in settings])
         return
-    found = [model_facts(each) for each in names()]
+    found = []
+    for each in names():
+        try:
+            found.append(model_facts(each))
+        except ModelError as error:  # of another package; the others can still be listed
+            remark(str(error))
     if json:
         show_json(found)
         return

@@ -5,9 +5,10 @@ A setting changes the *result*; what chooses among equally meant results is in `
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from nextsession.errors import ConfigError, suggestion
@@ -43,7 +44,9 @@ def duration_text(ms: int) -> str:
     return f"{ms}ms"
 
 
-Duration = Annotated[int, BeforeValidator(milliseconds), Field(ge=0)]
+_MILLISECONDS = BeforeValidator(milliseconds)
+
+Duration = Annotated[int, _MILLISECONDS, Field(ge=0)]
 """Milliseconds; written as `"30m"`, `"2h"`, `"7d"` or a whole number of milliseconds."""
 
 
@@ -63,6 +66,19 @@ class Settings(BaseModel):
             return cls.model_validate(dict(values))
         except ValidationError as error:
             raise ConfigError("; ".join(_sentence(cls, where, e) for e in error.errors()[:5])) from None
+
+    def changed(self) -> dict[str, Any]:
+        """Return the settings that are not the defaults, durations as people write them."""
+        fields = type(self).model_fields
+        return {
+            name: duration_text(value) if _is_duration(fields[name]) and isinstance(value, int) else value
+            for name, value in self.model_dump(exclude_defaults=True).items()
+        }
+
+
+def _is_duration(field: FieldInfo) -> bool:
+    parts = (field.annotation, *get_args(field.annotation))  # `Duration`, or `Duration | None`
+    return _MILLISECONDS in field.metadata or any(_MILLISECONDS in getattr(part, "__metadata__", ()) for part in parts)
 
 
 def _sentence(settings: type[BaseModel], where: str, error: ErrorDetails) -> str:

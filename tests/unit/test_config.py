@@ -105,6 +105,19 @@ def test_settings_are_frozen_and_documented():
     assert Outer.model_fields["gap"].description == "Silence."
 
 
+def test_changed_settings_are_written_as_people_do():
+    class Fading(Settings):
+        """Of a model that forgets."""
+
+        window: Duration | None = None
+        half_life: Duration = 1000
+        power: float = 1.0
+
+    assert Fading().changed() == {}
+    assert Fading(window="7d", half_life="20m").changed() == {"window": "1w", "half_life": "20m"}
+    assert Fading(window=0, power=2).changed() == {"window": "0ms", "power": 2.0}
+
+
 def test_the_runtime_is_checked():
     assert Runtime().seed == 0
     with pytest.raises(ConfigError, match="runtime: seed: must be greater than or equal to 0, got -1"):

@@ -228,7 +228,7 @@ def _changed(row: Row) -> str:
     """Return the settings that are not the defaults; all of them for a model that is not installed here."""
     changed: dict[str, Any] = row.settings
     with suppress(UnknownNameError, ValueError):
-        changed = create(row.model, **row.settings).config.model_dump(exclude_defaults=True)
+        changed = create(row.model, **row.settings).config.changed()
     return plain(", ".join(f"{name}={value}" for name, value in changed.items()))
 
 

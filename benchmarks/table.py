@@ -104,8 +104,8 @@ def shown(rows: Sequence[Row]) -> list[str]:
 def named(row: Row) -> str:
     from nextsession.registry import model_class
 
-    defaults = model_class(row.model).settings_class().model_dump(mode="json")
-    changed = [f"{k}={v}" for k, v in row.settings.items() if v != defaults.get(k)] if row.model != "oracle" else []
+    settings = {} if row.model == "oracle" else model_class(row.model).settings_class(**row.settings).changed()
+    changed = [f"{name}={value}" for name, value in settings.items()]
     return f"{row.model}{' ◷' if row.reads_clock else ''}{' (' + ', '.join(changed) + ')' if changed else ''}"
 
 

@@ -115,7 +115,7 @@ def test_bad_rows_are_refused_with_place_and_remedy_or_set_aside_and_counted(cas
 # name, content, format, what is said
 BAD_FILES = {
     "wrong column": ("a.csv", "user_id,item,timestamp\nu,a,1\n", None, "there is no column 'item_id' (for item). Did you mean 'item'? Columns: user_id, item, timestamp."),
-    "wrong column of JSON": ("a.jsonl", '{"user":1,"item_id":2,"timestamp":3}\n', None, "there is no column 'user_id' (for user). Did you mean 'user'?"),
+    "wrong column of JSON": ("a.jsonl", '{"user":1,"item_id":2,"timestamp":3}\n', None, "there is no column 'user_id' (for user). Did you mean 'user'? Columns: user, item_id, timestamp. Say which it is: --user COLUMN (columns.user), or that there is none: --user ''."),
     "duplicate header names": ("a.csv", "user_id,item_id,item_id,timestamp\nu,a,b,1\n", None, "the header must name 'item_id' once, it does so 2 times"),
     "empty": ("a.csv", "", None, "is empty"),
     "only a byte order mark": ("a.csv", b"\xef\xbb\xbf", None, "is empty"),

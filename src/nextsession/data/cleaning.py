@@ -244,9 +244,10 @@ def check_columns(found: Sequence[str], form: LogFormat, source: str) -> None:
         for name in names if isinstance(names, tuple) else (names,):
             if name is not None and name not in found:
                 known = [column for column in found if column != ROW]
+                none = f", or that there is none: --{part} ''" if part in ("user", "time") else ""
                 raise DataError(
                     f"{source}: there is no column {name!r} (for {part}).{suggestion(name, known)} "
-                    f"Columns: {', '.join(known)}. Say which it is: --{part.removesuffix('s')} COLUMN (columns.{part})."
+                    f"Columns: {', '.join(known)}. Say which it is: --{part.removesuffix('s')} COLUMN (columns.{part}){none}."
                 )
 
 

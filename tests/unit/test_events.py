@@ -3,6 +3,7 @@ import gzip
 import io
 import json
 import sys
+import tracemalloc
 import types
 
 import numpy as np
@@ -158,6 +159,18 @@ def test_parquet_keeps_its_types(tmp_path, monkeypatch):
     assert rows == [(1, "a", 5), (2, "b", 6), (3, "c", 7)]
     assert [batch.first_row for batch in batches] == [1, 3]
     assert batches[0].frame.columns == list(NAMES)
+
+
+def test_a_large_parquet_is_not_kept_while_it_is_read(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 2**62, 600_000)
+    table = pa.table({"user_id": noise, "item_id": noise, "timestamp": noise})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=50_000, use_dictionary=False, compression="none")
+    tracemalloc.start()
+    for _ in read_events(tmp_path / "a.parquet", LogFormat()):
+        pass
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < (tmp_path / "a.parquet").stat().st_size / 2
 
 
 @pytest.mark.parametrize("frame", [pa.table, pl.DataFrame])

@@ -162,7 +162,8 @@ def _opened(handle: BinaryIO, name: str, kind: str, suffix: str, form: LogFormat
 
 def _parquet(handle: BinaryIO, name: str, form: LogFormat) -> Iterator[tuple[EventBatch, int]]:
     try:
-        file = pq.ParquetFile(handle, page_checksum_verification=True)
+        # A buffer filled ahead would keep all that was read until the end of the file.
+        file = pq.ParquetFile(handle, page_checksum_verification=True, pre_buffer=False)
         check_columns(file.schema_arrow.names, form, name)
         row = 1
         for batch in file.iter_batches(batch_size=ROWS, columns=needed(form.columns), use_threads=False):

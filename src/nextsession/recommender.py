@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, final, get_args
@@ -299,8 +299,8 @@ class Recommender(ABC, Generic[C]):
     def _score(self, histories: SessionLog, asked_at: NDArray[np.int64]) -> Scores:
         """Score the items for every history: `DenseScores`, `SparseScores` or `DotScores`, in fresh arrays.
 
-        `histories` are in the codes of `vocabulary_`; rows may be empty.  `asked_at` is `(B,)` ms,
-        not earlier than any event of its row.
+        `histories` are in the codes of `vocabulary_`, without an item table; rows may be empty.
+        `asked_at` is `(B,)` ms, not earlier than any event of its row.
         """
 
     def _update(self, log: SessionLog, runtime: Runtime) -> None:
@@ -336,7 +336,10 @@ class Recommender(ABC, Generic[C]):
             raise NotFittedError(f"This {self.name} has not learnt anything yet: call fit(log), or load a saved model.")
 
     def _seen(self, histories: SessionLog) -> SessionLog:
-        return (histories if self.reads_ignored else histories.positives()).recode(self.vocabulary_)
+        seen = histories if self.reads_ignored else histories.positives()
+        if seen.item_table is not None:
+            seen = replace(seen, item_table=None)  # to recode it would cost as much as many answers
+        return seen.recode(self.vocabulary_)
 
     def _instants(self, histories: SessionLog, asked_at: ArrayLike | None) -> NDArray[np.int64]:
         latest = histories.last_times

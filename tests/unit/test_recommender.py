@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from nextsession import Cases, Runtime, SessionLog, Vocabulary, create
 from nextsession.config import Settings
+from nextsession.data.items import ItemFeature, ItemTable
 from nextsession.data.log import offsets_of
 from nextsession.errors import ConfigError, DataError, ModelError, NotFittedError
 from nextsession.models.popular import Popular, PopularSettings
@@ -110,6 +111,14 @@ def test_ignored_events_are_shown_only_to_those_who_read_them():
         model = kind().fit(log)
         model.recommend(log)
         assert model.seen[0].n_events == events
+
+
+def test_histories_come_in_the_codes_of_the_model_and_without_an_item_table(model):
+    asked = SessionLog.from_lists([[["z", "d"]]])
+    table = ItemTable({"colour": ItemFeature.of([["red"], []])})
+    model.recommend(replace(asked, item_table=table))
+    assert model.seen[0].items.tolist() == [3]
+    assert model.seen[0].item_table is None
 
 
 def test_the_default_instant_is_just_after_the_last_event_known_to_the_model_or_the_history(model):

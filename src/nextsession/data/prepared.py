@@ -41,11 +41,10 @@ from nextsession.data.storage import (
     read_cases,
     read_log,
     write_cases,
-    write_ids,
     write_item_table,
     write_log,
 )
-from nextsession.data.vocabulary import Vocabulary
+from nextsession.data.vocabulary import Vocabulary, write_ids
 from nextsession.errors import ArtifactError
 from nextsession.files import manifest_of, sha256, verify, whole_directory
 from nextsession.progress import Progress, silent

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nextsession.data.cases import Cases
 from nextsession.data.items import ItemFeature, ItemTable
 from nextsession.data.log import SessionLog
-from nextsession.data.vocabulary import Vocabulary
+from nextsession.data.vocabulary import Vocabulary, read_ids, write_ids
 from nextsession.errors import DataError
 
 _OF_CASES = ("asked_at", "targets", "target_offsets", "groups", "ignored", "ignored_offsets")
@@ -112,17 +112,6 @@ def read_cases(folder: Path, columns: dict[str, Any]) -> Cases:
     """Return the questions of a folder, memory-mapped."""
     arrays: dict[str, Any] = {name: read_column(folder / f"{name}.npy") for name in _OF_CASES}
     return Cases(read_log(folder, columns), **arrays)
-
-
-def write_ids(path: Path, ids: NDArray[Any]) -> None:
-    """Write ids (int64 or `str`) as an Arrow file."""
-    _write_arrow(path, pa.table({"id": pa.array(ids, pa.int64() if ids.dtype.kind == "i" else pa.large_string())}))
-
-
-def read_ids(path: Path) -> NDArray[Any]:
-    """Return what `write_ids` wrote."""
-    column = _read_arrow(path)["id"]
-    return column.to_numpy() if pa.types.is_integer(column.type) else np.array(column.to_pylist(), dtype=object)
 
 
 def write_item_table(path: Path, table: ItemTable) -> None:

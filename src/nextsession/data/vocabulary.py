@@ -97,10 +97,8 @@ class Vocabulary:
         return {x: code for code, x in enumerate(self.ids.tolist())}
 
     @cached_property
-    def arrow(self) -> Any:
-        """The ids as an Arrow array (int64 or large_string)."""
-        kind = pa.int64() if self.ids.dtype == np.int64 else pa.large_string()
-        return pa.array(self.ids, type=kind)
+    def _texts(self) -> Any:
+        return pa.array(self.ids, pa.large_string())
 
     def encode(self, ids: ArrayLike) -> NDArray[np.int32]:
         """Return the code of each id, `-1` where it is not known."""
@@ -114,7 +112,7 @@ class Vocabulary:
             return np.where(self.ids[codes] == array, codes, NO_ITEM).astype(np.int32)
         if len(array) <= _SMALL:
             return np.array([self._codes.get(x, NO_ITEM) for x in array.tolist()], dtype=np.int32)
-        found = pc.index_in(pa.array(array, type=self.arrow.type), value_set=self.arrow)
+        found = pc.index_in(pa.array(array, pa.large_string()), value_set=self._texts)
         return np.asarray(pc.fill_null(found, NO_ITEM).to_numpy(zero_copy_only=False), dtype=np.int32)
 
     def translate(self, other: "Vocabulary") -> NDArray[np.int32]:
@@ -156,18 +154,26 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Write an Arrow file with one column, `id`, in the order of the codes."""
-        table = pa.table({"id": self.arrow})
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
+        write_ids(path, self.ids)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote."""
-        with pa.memory_map(str(path)) as source:
-            column = pa.ipc.open_file(source).read_all()["id"]
-            if pa.types.is_integer(column.type):
-                return cls(column.to_numpy())
-            return cls(np.array(column.to_pylist(), dtype=object))
+        return cls(read_ids(path))
+
+
+def write_ids(path: Path, ids: NDArray[Any]) -> None:
+    """Write ids (int64 or `str`) as an Arrow file with one column, `id`."""
+    table = pa.table({"id": pa.array(ids, pa.int64() if ids.dtype.kind == "i" else pa.large_string())})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def read_ids(path: Path) -> NDArray[Any]:
+    """Return what `write_ids` wrote."""
+    with pa.memory_map(str(path)) as source:
+        column = pa.ipc.open_file(source).read_all()["id"]
+        return column.to_numpy() if pa.types.is_integer(column.type) else np.array(column.to_pylist(), dtype=object)
 
 
 def as_ids(ids: ArrayLike | Sequence[Id]) -> NDArray[Any]:

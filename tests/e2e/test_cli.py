@@ -170,6 +170,12 @@ def test_a_narrow_terminal_wraps_text_and_breaks_no_number(monkeypatch, capsys):
     assert "Ranks items by pairs of events" not in out
 
 
+def test_a_place_that_cannot_be_written_is_named_with_a_remedy(run, clicks):
+    code, _, err = run("data", "simulate", "--events", "200", "--out", clicks / "below" / "s.parquet")
+    assert code == 1
+    assert re.fullmatch(r"Error: .*clicks.csv.* cannot be read or written: .*(--out; NEXTSESSION_CACHE .*)\.\n", err)
+
+
 def test_more_popular_items_are_neither_better_nor_worse():
     above, below, around = (Estimate(0.0, low, high) for low, high in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1)))
     assert [_verdict("ndcg@10", x) for x in (above, below, around)] == ["better", "worse", "no clear difference"]

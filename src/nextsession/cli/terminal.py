@@ -55,7 +55,13 @@ def remark(text: str) -> None:
 
 def complain(error: BaseException) -> None:
     """Write an error to stderr, in one line."""
-    typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        text = (
+            f"{error.filename} cannot be read or written: {error.strerror}. Free it, or choose another place "
+            "(--out; NEXTSESSION_CACHE for the cache)."
+        )
+    typer.echo(f"Error: {' '.join(text.split())}", err=True)
 
 
 def show_json(value: Any) -> None:

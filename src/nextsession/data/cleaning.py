@@ -245,9 +245,10 @@ def check_columns(found: Sequence[str], form: LogFormat, source: str) -> None:
             if name is not None and name not in found:
                 known = [column for column in found if column != ROW]
                 none = f", or that there is none: --{part} ''" if part in ("user", "time") else ""
+                flag = f"--{part.removesuffix('s')} COLUMN (columns.{part})"
                 raise DataError(
                     f"{source}: there is no column {name!r} (for {part}).{suggestion(name, known)} "
-                    f"Columns: {', '.join(known)}. Say which it is: --{part.removesuffix('s')} COLUMN (columns.{part}){none}."
+                    f"Columns: {', '.join(known)}. Say which it is: {flag}{none}."
                 )
 
 

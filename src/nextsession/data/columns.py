@@ -117,12 +117,14 @@ def write_filtered(
         file.append(offsets_of(lengths))
         file.finish()
     files = {name: ColumnFile(folder / f"{name}.npy", column.dtype) for name, column in old.items()}
-    for start in range(0, len(sessions), _CHUNK):
-        events = _events_of(session_offsets, sessions[start : start + _CHUNK])
+    done = 0
+    for part in np.array_split(sessions, 1 + account.before.events // _CHUNK):
+        events = _events_of(session_offsets, part)
         events = events[keep[events]]
         for name, column in old.items():
             files[name].append(place[column[events]] if name == "items" else column[events])
-        progress("filter", min(start + _CHUNK, len(sessions)), len(sessions))
+        done += len(part)
+        progress("filter", done, len(sessions))
     for file in files.values():
         file.finish()
     for name in names:

@@ -52,9 +52,10 @@ class Intake:
         columns = form.columns
         for name, by in (("session", ("id",)), ("time", ("gap", "time")), ("user", ("gap", "time", "user"))):
             if rule.by in by and getattr(columns, name) is None:
+                whole = "" if name == "user" else ", --by user all of a user's events"
                 raise ConfigError(
                     f"Sessions by {rule.by} need a {name} column; name it, or choose another rule: "
-                    "--session COLUMN takes the sessions of the log, --by user all of a user's events."
+                    f"--session COLUMN takes the sessions of the log{whole}."
                 )
         self._form, self._by_id, self._folder, self._bad_rows = form, rule.by == "id", folder, bad_rows
         self._cleaner = Cleaner(form, session=self._by_id)

@@ -5,7 +5,6 @@ excluded; test events of items that are not in the training log are left out, an
 """
 
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,17 +167,3 @@ def test_globo_half_of_the_hits_are_gone_once_nothing_is_known_before_it_happens
         assert quality(create(name).fit(train), cases)[0] == pytest.approx(0.22, abs=0.03)
     clocked = quality(create("stan").fit(last_day[0]), last_day[1])[0]
     assert 0.22 < clocked < 0.40  # it learns from those that have ended when it is asked
-
-
-@pytest.mark.slow
-def test_globo_cost(last_day):
-    """CPU seconds: at least 20 times less than the reference (6.9 ms and 8.8 ms a prediction, 6.7 s to fit)."""
-    train, cases = last_day
-    for name, limit in (("vsknn", 6.9e-3 / 20), ("stan", 8.8e-3 / 20)):
-        start = time.process_time()
-        model = create(name).fit(train)
-        assert time.process_time() - start < 2
-        model.rank(cases, k=20)
-        start = time.process_time()
-        model.rank(cases, k=20)
-        assert (time.process_time() - start) / len(cases) < limit

@@ -1,4 +1,5 @@
 import json
+import signal
 import time
 
 import pytest
@@ -215,9 +216,21 @@ def interrupted():
         raise SystemError("<a compiled loop> returned a result with an exception set") from None
 
 
+def interrupted_early():
+    signal.raise_signal(signal.SIGPROF)
+    interrupted()
+
+
 def test_a_compiled_call_that_the_timer_interrupts_is_over_budget_too():
     with pytest.raises(OverBudgetError, match=r"budget of 0\.05 CPU-seconds"), within(0.05):
         interrupted()
+
+
+def test_a_timer_that_is_early_is_wound_up_again():
+    with within(60):
+        signal.raise_signal(signal.SIGPROF)
+    with pytest.raises(OverBudgetError, match=r"budget of 0\.1 CPU-seconds"), within(0.1):
+        interrupted_early()
 
 
 def test_other_system_errors_are_passed_on():

@@ -65,7 +65,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise ConfigError("; ".join(_sentence(cls, where, e) for e in error.errors()[:5])) from None
+            raise ConfigError(" ".join(_sentence(cls, where, e) for e in error.errors()[:5])) from None
 
     def changed(self) -> dict[str, Any]:
         """Return the settings that are not the defaults, durations as people write them."""

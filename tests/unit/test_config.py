@@ -73,7 +73,7 @@ def test_values_are_read():
         ({"gap": "soon"}, r"data: gap: must be a duration such as '30m', '2h' or '7d', got 'soon'\."),
         ({"gap": -1}, r"data: gap: must be greater than or equal to 0, got -1\."),
         ({"kind": "xls"}, r"data: kind: must be 'csv' or 'parquet', got 'xls'\."),
-        ({"kind": "xls", "gapp": 1}, r"kind: .*; data: gapp: there is no such setting"),
+        ({"kind": "xls", "gapp": 1}, r"kind: .* data: gapp: there is no such setting"),
     ],
 )
 def test_what_is_wrong_is_said(values, message):

@@ -6,7 +6,7 @@ Results go to stdout (JSON alone with `--json`); progress and remarks go to stde
 |-----------|---------------------------------------------------------------|
 | 0         | done                                                          |
 | 1         | a run failed: a model, the disk, a promise that was not kept  |
-| 2         | the request was wrong; one line says how                      |
+| 2         | the request was wrong; a short message says how              |
 | 130       | interrupted; what is on disk is whole                         |
 """
 

@@ -16,14 +16,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples("nextsession demo", "nextsession demo --out runs/first")
 
-_MODELS = (
-    "popular",
-    {"name": "recent", "window": "7d"},
-    "sessionpopular",
-    "markov",
-    "associationrules",
-    "sequentialrules",
-)
+_MODELS = ("popular", "recent", "sessionpopular", "markov", "associationrules", "sequentialrules")
 _MORE = ("itemknn", "vsknn", "stan", "vmisknn")
 
 _SETS: dict[str, dict[str, Any]] = {

@@ -242,6 +242,16 @@ def test_a_tar_that_would_write_outside_is_refused(tmp_path):
     assert not list(tmp_path.rglob("evil"))
 
 
+def test_a_tar_that_holds_a_link_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tape:
+        info = tarfile.TarInfo("passwords")
+        info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tape.addfile(info)
+    with pytest.raises(DataError, match="'passwords' is no plain file inside it"):
+        unpack([tmp_path / "a.tar"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_cache_is_where_the_variable_says_else_in_the_platforms_place(monkeypatch, tmp_path):
     monkeypatch.setenv("NEXTSESSION_CACHE", str(tmp_path / "mine"))
     assert cache_folder() == tmp_path / "mine"

@@ -155,11 +155,24 @@ def _extract(archive: Path, folder: Path) -> None:
             pack.extractall(folder)
     elif tarfile.is_tarfile(archive):
         with tarfile.open(archive) as tape:
-            tape.extractall(folder, filter="data")
+            for member in tape:
+                _take_out(tape, member, folder)
     elif re.search(r"\.(zip|tar|tgz|tar\.gz)$", archive.name):
         raise DataError(f"{archive} is damaged: it is no archive.")
     else:
         shutil.copy2(archive, folder)
+
+
+def _take_out(tape: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """Write one plain file of a tar; the safe filters of `extractall` are not in every Python 3.11."""
+    place = (folder / member.name).resolve()
+    if not place.is_relative_to(folder.resolve()) or not (member.isfile() or member.isdir()):
+        raise tarfile.TarError(f"{member.name!r} is no plain file inside it")
+    source = tape.extractfile(member)
+    if source is not None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with source, place.open("wb") as sink:
+            shutil.copyfileobj(source, sink)
 
 
 def _continue(address: Address, part: Path, progress: Progress) -> bool:

@@ -7,6 +7,7 @@ NextSessionError
 ├── UnknownNameError (LookupError)    no model, data set or metric of that name
 ├── NotFittedError (RuntimeError)     a model was asked before it learnt
 ├── ModelError (RuntimeError)         a model broke its contract (NaN scores, wrong shapes)
+├── TrainingError (RuntimeError)      learning cannot go on: the loss is not a number, memory does not suffice
 └── ArtifactError (RuntimeError)      a saved model or prepared log is damaged, missing or too new
 ```
 
@@ -40,6 +41,10 @@ class NotFittedError(NextSessionError, RuntimeError):
 
 class ModelError(NextSessionError, RuntimeError):
     """A model broke its contract: NaN scores, arrays of the wrong shape."""
+
+
+class TrainingError(NextSessionError, RuntimeError):
+    """Learning cannot go on: the loss is not a number, memory does not suffice."""
 
 
 class ArtifactError(NextSessionError, RuntimeError):

@@ -5,7 +5,7 @@ A setting changes the *result*; what chooses among equally meant results is in `
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -110,3 +110,7 @@ class Runtime(Settings):
 
     seed: int = Field(default=0, ge=0)
     """Every random choice is drawn from this."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks are trained; `auto`: on a GPU if there is one."""
+    checkpoints: str | None = None
+    """A folder in which training is kept as it goes; what is there already is gone on with.  None: nothing is kept."""

@@ -16,6 +16,7 @@ from nextsession.data.cases import Cases
 from nextsession.data.log import SessionLog, offsets_of
 from nextsession.data.vocabulary import Id, Vocabulary
 from nextsession.errors import DataError, ModelError, NotFittedError
+from nextsession.progress import Progress, silent
 from nextsession.scores import BLOCK_BYTES, Limits, RankCounts, Scores, Targets, TopK
 
 C = TypeVar("C", bound=Settings)
@@ -117,13 +118,21 @@ class Recommender(ABC, Generic[C]):
     # -- learning -------------------------------------------------------------------------------
 
     @final
-    def fit(self, log: SessionLog, *, validation: Iterable[Cases] = (), runtime: Runtime | None = None) -> Self:
+    def fit(
+        self,
+        log: SessionLog,
+        *,
+        validation: Iterable[Cases] = (),
+        runtime: Runtime | None = None,
+        progress: Progress = silent,
+    ) -> Self:
         """Learn from `log` alone, forgetting whatever was learnt before; if it fails nothing is learnt.
 
         Args:
             log: Wanted events train every model; ignored ones only those that read them.
             validation: Questions for models that stop early; others do not look.
-            runtime: The seed, 0 by default.
+            runtime: The seed, 0 by default; and for models that take long the device and where to keep checkpoints.
+            progress: Told how far learning has come, by models that take long.
 
         Raises:
             DataError: The log has no wanted event.
@@ -134,14 +143,14 @@ class Recommender(ABC, Generic[C]):
         self._forget()
         self.vocabulary_ = log.vocabulary
         self.trained_until_ = int(log.times.max()) + 1
-        self._validation = validation
+        self._validation, self._progress = validation, progress
         try:
             self._fit(seen, runtime or Runtime())
         except BaseException:
             self._forget()
             raise
         finally:
-            del self._validation
+            del self._validation, self._progress
         return self
 
     @property

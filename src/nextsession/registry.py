@@ -40,7 +40,12 @@ def model_class(name: str) -> type[Recommender[Any]]:
             found = _loaded(point)
             if isinstance(found, type) and issubclass(found, Recommender):
                 return found
-    module = importlib.import_module(_APART.get(name, f"{_PACKAGE}.{name}"))
+    try:
+        module = importlib.import_module(_APART.get(name, f"{_PACKAGE}.{name}"))
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ModelError(f"The model {name!r} needs torch, which is not installed: pip install 'nextsession[torch]'.") from None
     for thing in vars(module).values():
         if not (isinstance(thing, type) and issubclass(thing, Recommender)):
             continue

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nextsession.data.log import SessionLog
+from nextsession.data.log import SessionLog, offsets_of
 from nextsession.errors import DataError
 
 
@@ -51,6 +51,19 @@ class Cases:
     def __len__(self) -> int:
         """Return the number of questions."""
         return len(self.histories)
+
+    def take(self, questions: NDArray[np.int64]) -> "Cases":
+        """Return these questions, in this order, without the news."""
+        return Cases(
+            histories=self.histories.take(questions),
+            asked_at=self.asked_at[questions],
+            targets=np.concatenate([_part(self.targets, self.target_offsets, q, q + 1)[0] for q in questions]),
+            target_offsets=offsets_of(np.diff(self.target_offsets)[questions]),
+            groups=self.groups[questions],
+            ignored=np.concatenate([_part(self.ignored, self.ignored_offsets, q, q + 1)[0] for q in questions]),
+            ignored_offsets=offsets_of(np.diff(self.ignored_offsets)[questions]),
+            positions=self.positions[questions],
+        )
 
     def rows(self, start: int, stop: int) -> "Cases":
         """Return questions `start..stop`, without the news."""

@@ -1,0 +1,1 @@
+"""Parts of neural models: jagged batches, embeddings, encoders, networks, losses; needs torch."""

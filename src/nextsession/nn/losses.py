@@ -1,0 +1,182 @@
+"""Losses: how far the queries of a batch are from the items they should have found.
+
+A loss is its settings: it is called with the examples of a step, the head that scores items, and
+the statistics of the items, and returns the mean over the positives.  Positives of one query never
+compete with each other unless asked to.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from nextsession.config import Settings
+from nextsession.nn.contrasts import Contrast, contrast, mean_of
+from nextsession.nn.negatives import ItemStatistics, Negatives, NegativeSampler, Uniform
+from nextsession.nn.networks import Examples, Head
+from nextsession.nn.ops.cross_entropy import Precision, linear_cross_entropy
+from nextsession.nn.ranking_losses import BPR, TOP1, BPRMax, TOP1Max
+
+LogQ = Literal["none", "exact", "gru4rec", "improved"]
+
+
+class FullSoftmax(Settings):
+    """Cross-entropy of the softmax over all items."""
+
+    kind: Literal["softmax"] = "softmax"
+    """Which loss this is."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target that is spread evenly over all items."""
+    other_positives: bool = False
+    """Do the other positives of a query stand in the denominator?"""
+    precision: Precision = "float32"
+    """Numbers that the scores are multiplied in; the sum of exponentials is float32 always."""
+
+    def __call__(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
+        """Return the loss of a batch."""
+        table, bias = head.table()
+        return linear_cross_entropy(
+            examples.queries,
+            table,
+            bias,
+            examples.positives,
+            of_query=examples.of_query,
+            weights=examples.weights,
+            label_smoothing=self.label_smoothing,
+            other_targets=self.other_positives,
+            precision=self.precision,
+        )
+
+
+class SampledSoftmax(Settings):
+    """Cross-entropy of the softmax over the positive and sampled negatives.
+
+    A query without negatives (all drawn were its own positives, or nothing was shown) does not count.
+    """
+
+    kind: Literal["sampled_softmax"] = "sampled_softmax"
+    """Which loss this is."""
+    negatives: NegativeSampler = Uniform()
+    """What the positive competes with."""
+    logq: LogQ = "none"
+    """Correction of scores for how often an item is drawn.
+
+    `exact`: the log of the expected number is taken from all (Yi et al. 2019); `gru4rec`: the log of
+    the raw counts that they are drawn by is; `improved`: from the negatives only, since the positive
+    is there for certain.  The value of `improved` estimates the full softmax; its gradient is that of
+    Khrylchenko et al. 2025.
+    """
+
+    def __call__(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
+        """Return the loss of a batch."""
+        negatives = self.negatives(examples, head, items)
+        found = contrast(examples, head, negatives, items)
+        scores = found.negatives
+        correction = self._of_negatives(negatives)
+        if correction is not None:
+            scores = scores - torch.where(found.barred, 0.0, correction)
+        rivals = scores.masked_fill(found.barred, float("-inf")).logsumexp(1)
+        positives = found.positives - self._of_positives(examples, items)
+        losses = functional.softplus(found.spread(rivals) - positives)
+        return mean_of(losses, examples, found.spread(found.n_negatives > 0))
+
+    def _of_negatives(self, negatives: Negatives) -> Tensor | None:
+        """Return what is taken from the scores of negatives."""
+        if self.logq == "none":
+            return None
+        return negatives.log_support if self.logq == "gru4rec" else negatives.log_q
+
+    def _of_positives(self, examples: Examples, items: ItemStatistics) -> Tensor | float:
+        """Return what is taken from the scores of positives."""
+        if self.logq == "gru4rec":
+            return items.log_counts[examples.positives]
+        if self.logq == "exact":
+            expected = self.negatives.log_q(examples.positives, examples, items)
+            return torch.where(expected.isneginf(), 0.0, expected)  # never drawn: as if drawn once
+        return 0.0
+
+
+class BCE(Settings):
+    """Binary cross-entropy of the positive and its negatives, summed (Kang and McAuley 2018)."""
+
+    kind: Literal["bce"] = "bce"
+    """Which loss this is."""
+    negatives: NegativeSampler = Uniform(n=1)
+    """What the positive competes with."""
+
+    def __call__(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
+        """Return the loss of a batch."""
+        found = contrast(examples, head, self.negatives(examples, head, items), items)
+        return mean_of(found.spread(_rejections(found)) - functional.logsigmoid(found.positives), examples)
+
+
+class GBCE(Settings):
+    """Binary cross-entropy without the overconfidence of few negatives (Petrov and Macdonald 2023)."""
+
+    kind: Literal["gbce"] = "gbce"
+    """Which loss this is."""
+    negatives: Uniform = Uniform(n=256, mask=False)
+    """What the positive competes with."""
+    t: float = Field(default=0.75, ge=0, le=1)
+    """Calibration; 0: that of binary cross-entropy, 1: that of the full softmax."""
+
+    def __call__(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
+        """Return the loss of a batch."""
+        found = contrast(examples, head, self.negatives(examples, head, items), items)
+        n_items = items.n_items if self.negatives.all_items else len(items.known)
+        accepted = gbce_weight(self.negatives.n, n_items, self.t) * functional.logsigmoid(found.positives)
+        return mean_of((found.spread(_rejections(found)) - accepted) / (self.negatives.n + 1), examples)
+
+
+def gbce_weight(n: int, n_items: int, t: float) -> float:
+    """Return the weight of the positive in gBCE, `1 - t (1 - n / (n_items - 1))`.
+
+    >>> round(gbce_weight(256, 3416, 0.75), 7)
+    0.3062225
+    """
+    return 1 - t * (1 - min(n / max(n_items - 1, 1), 1.0))
+
+
+def _rejections(found: Contrast) -> Tensor:
+    """Return the sum of `-log(1 - sigmoid(score))` over the negatives of each query, `(M,)`."""
+    return functional.softplus(found.negatives).masked_fill(found.barred, 0.0).sum(1)
+
+
+_Single = Annotated[
+    FullSoftmax | SampledSoftmax | BCE | GBCE | BPR | BPRMax | TOP1 | TOP1Max, Field(discriminator="kind")
+]
+
+
+class Part(Settings):
+    """A loss in a sum."""
+
+    loss: _Single
+    """The loss."""
+    weight: float = Field(default=1.0, ge=0)
+    """What it is multiplied by; one of weight 0 is not computed."""
+
+
+class Sum(Settings):
+    """Several losses of the same queries, such as retrieval and, weighted less, ranking among what was shown."""
+
+    kind: Literal["sum"] = "sum"
+    """Which loss this is."""
+    parts: tuple[Part, ...] = Field(min_length=1)
+    """What is added up."""
+
+    def __call__(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
+        """Return the loss of a batch."""
+        total = examples.queries.new_zeros((), dtype=torch.float32)
+        for part in self.parts:
+            if part.weight:
+                value = part.loss(examples, head, items)
+                total = total + (value if part.weight == 1 else part.weight * value)
+        return total
+
+
+Loss = Annotated[
+    FullSoftmax | SampledSoftmax | BCE | GBCE | BPR | BPRMax | TOP1 | TOP1Max | Sum, Field(discriminator="kind")
+]
+"""Any loss, told by its `kind`."""

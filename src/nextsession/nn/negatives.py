@@ -1,0 +1,369 @@
+"""Negatives: the items that a positive has to beat in a step of training, and how likely each was drawn.
+
+Items without an event of training are not drawn unless asked for: pushed down at every step and
+never up, they would be lost for good.  Draws use the default generator of the device of the
+statistics, and nothing is sent to the host.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from nextsession.config import Settings
+from nextsession.nn.networks import Examples, Head
+
+Mask = Literal["none", "positives", "user"]
+"""What a query does not compete with: only its own column of an in-batch sample, any of its
+positives, or any positive of the same user in the batch."""
+
+
+@dataclass(frozen=True, eq=False)
+class ItemStatistics:
+    """What sampling needs to know about the items: `counts` `(V,)`, the events of training of each."""
+
+    counts: Tensor
+
+    @property
+    def n_items(self) -> int:
+        """Return the number of items, V."""
+        return len(self.counts)
+
+    @cached_property
+    def known(self) -> Tensor:
+        """Return the codes of the items with events, rising."""
+        return torch.nonzero(self.counts > 0).squeeze(1)
+
+    @cached_property
+    def total(self) -> Tensor:
+        """Return the number of events."""
+        return self.counts.sum(dtype=torch.float64)
+
+    @cached_property
+    def log_counts(self) -> Tensor:
+        """Return the logarithm of the counts, `(V,)` float32; items without events count as 1."""
+        return self.counts.float().clamp(min=1).log()
+
+    @cached_property
+    def _distributions(self) -> dict[tuple[float, bool], tuple[Tensor, Tensor]]:
+        return {}
+
+    def popularity(self, alpha: float, all_items: bool) -> tuple[Tensor, Tensor]:
+        """Return the cumulative probabilities of items drawn as often as `counts^alpha` says, and their log.
+
+        Args:
+            alpha: 0: all alike; 1: as in training.
+            all_items: Can items without events be drawn?  They count as 1 then.
+
+        Returns:
+            `(V,)` float64 that end with 1, and `(V,)` float32, -inf where an item is never drawn.
+        """
+        if (alpha, all_items) not in self._distributions:
+            weights = self.counts.double().clamp(min=1).pow(alpha)
+            if not all_items:
+                weights = torch.where(self.counts > 0, weights, 0.0)
+            cumulative = weights.cumsum(0)
+            logs = (weights / cumulative[-1]).log().float()
+            self._distributions[alpha, all_items] = cumulative / cumulative[-1].clone(), logs
+        return self._distributions[alpha, all_items]
+
+
+@dataclass(frozen=True, eq=False)
+class Negatives:
+    """Items to beat: the same ones for all queries, `(C,)`, or some for each, `(M, C)`; -1 is no item."""
+
+    items: Tensor
+    log_q: Tensor  # same shape: log of the number of times the item was expected among those of one query
+    log_support: Tensor  # same shape: what GRU4Rec subtracts from scores
+    mask: Mask
+    own: Tensor | None = None  # (C,) query whose positive the column is, -1: nobody's
+
+    @property
+    def shared(self) -> bool:
+        """Are they the same for all queries?"""
+        return self.items.dim() == 1
+
+
+class _Sampler(Settings, ABC):
+    """Base of samplers: draws, and says how often each item was to be expected."""
+
+    mask: bool = True
+    """Does a query not compete with its own positives where they are drawn?  GRU4Rec and gSASRec let it."""
+
+    @property
+    def _mask(self) -> Mask:
+        return "positives" if self.mask else "none"
+
+    def __call__(self, examples: Examples, head: Head, items: ItemStatistics) -> Negatives:
+        """Draw negatives for a batch."""
+        drawn = self.draw(examples, head, items)
+        return Negatives(
+            drawn,
+            self.log_q(drawn, examples, items),
+            self.log_support(drawn, examples, items),
+            self._mask,
+            self.owners(examples, drawn),
+        )
+
+    @abstractmethod
+    def draw(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
+        """Return codes, `(C,)` or `(M, C)`."""
+
+    @abstractmethod
+    def log_q(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
+        """Return the log of the number of times each of `codes` is expected among the items of one query."""
+
+    def log_support(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
+        """Return what GRU4Rec takes from the scores of drawn items: log of what they are drawn by, not normalised."""
+        return torch.zeros_like(codes, dtype=torch.float32)
+
+    def owners(self, examples: Examples, drawn: Tensor) -> Tensor | None:
+        """Return the query that each drawn item is a positive of by construction, -1: none."""
+        return None
+
+
+class Uniform(_Sampler):
+    """Items drawn all alike, with replacement (Kang and McAuley 2018; Petrov and Macdonald 2023)."""
+
+    kind: Literal["uniform"] = "uniform"
+    """Which sampler this is."""
+    n: int = Field(default=256, ge=1)
+    """Items drawn."""
+    per: Literal["query", "row", "batch"] = "query"
+    """Who gets a draw of their own: each query, each row of the batch, or the batch as a whole."""
+    all_items: bool = False
+    """Are items without events of training drawn too?"""
+
+    def draw(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
+        """Return `(n,)` for the batch, `(M, n)` otherwise."""
+        high = items.n_items if self.all_items else len(items.known)
+        shape = (self.n,) if self.per == "batch" else (len(examples.queries), self.n)
+        drawn = torch.randint(high, shape, device=items.counts.device)
+        if self.per == "row" and examples.users is not None:
+            drawn = drawn[torch.searchsorted(examples.users, examples.users)]  # the draw of the row's first query
+        return drawn if self.all_items else items.known[drawn]
+
+    def log_q(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
+        """Return `log(n / number of items)` for all."""
+        high = items.n_items if self.all_items else len(items.known)
+        return torch.full_like(codes, 1, dtype=torch.float32).mul_(self.n / high).log_()
+
+
+class Popularity(_Sampler):
+    """Items drawn for the whole batch in proportion to `counts^alpha` (Hidasi and Karatzoglou 2018)."""
+
+    kind: Literal["popularity"] = "popularity"
+    """Which sampler this is."""
+    n: int = Field(default=2048, ge=1)
+    """Items drawn, with replacement."""
+    alpha: float = Field(default=0.75, ge=0, le=1)
+    """0: all items alike; 1: as often as in training."""
+    all_items: bool = False
+    """Are items without events of training drawn too?"""
+
+    def draw(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
+        """Return `(n,)`."""
+        cumulative, _ = items.popularity(self.alpha, self.all_items)
+        places = torch.rand(self.n, dtype=torch.float64, device=cumulative.device)
+        return torch.searchsorted(cumulative, places, right=True)  # `right`: an item of no weight is never found
+
+    def log_q(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
+        """Return `log(n p(item))`."""
+        logs = items.popularity(self.alpha, self.all_items)[1]
+        return logs[codes] + torch.full_like(logs[:1], self.n).log_()
+
+    def log_support(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
+        """Return `alpha log(count)`."""
+        return self.alpha * items.log_counts[codes]
+
+
+class InBatch(_Sampler):
+    """The positives of the whole batch: popular items often, so correct the scores (`logq`) or they are lost."""
+
+    kind: Literal["in_batch"] = "in_batch"
+    """Which sampler this is."""
+    mask_same_user: bool = True
+    """Does a query not compete with what the same user took elsewhere in the batch?"""
+
+    @property
+    def _mask(self) -> Mask:
+        return "user" if self.mask_same_user else super()._mask
+
+    def draw(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
+        """Return the positives, `(P,)`."""
+        return examples.positives
+
+    def log_q(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
+        """Return `log(P count / total)`."""
+        return items.log_counts[codes] - (items.total / len(examples)).log().float()
+
+    def log_support(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
+        """Return `log(count)`."""
+        return items.log_counts[codes]
+
+    def owners(self, examples: Examples, drawn: Tensor) -> Tensor | None:
+        """Return the query of each positive."""
+        return queries_of_positives(examples)
+
+
+class Shown(_Sampler):
+    """What each query's answer showed and the person ignored (`Examples.shown`); queries without have no negatives."""
+
+    kind: Literal["shown"] = "shown"
+    """Which sampler this is."""
+
+    def draw(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
+        """Return `(M, C)`, -1 after those of a query.
+
+        Raises:
+            ValueError: The examples have no shown items.
+        """
+        if examples.shown is None or examples.shown_of is None:
+            raise ValueError("these examples do not say what was shown")
+        queries = len(examples.queries)
+        counts = torch.bincount(examples.shown_of, minlength=queries)
+        width = max(int(counts.max()), 1) if queries else 1
+        order = torch.argsort(examples.shown_of, stable=True)
+        rows = examples.shown_of[order]
+        places = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+        drawn = torch.full((queries, width), -1, dtype=torch.int64, device=rows.device)
+        drawn[rows, places] = examples.shown[order]
+        return drawn
+
+    def log_q(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
+        """Return 0: what was shown was not drawn."""
+        return torch.zeros_like(codes, dtype=torch.float32)
+
+
+class Mixed(_Sampler):
+    """Several samples at once, such as in-batch and uniform ones, corrected as the mixture they are."""
+
+    kind: Literal["mixed"] = "mixed"
+    """Which sampler this is."""
+    parts: tuple[
+        Annotated[Uniform | Popularity | InBatch | Shown, Field(discriminator="kind")],
+        ...,
+    ] = Field(min_length=1)
+    """The samplers; their own `mask` is not read."""
+    mask_same_user: bool = False
+    """Does a query not compete with what the same user took elsewhere in the batch?"""
+
+    @property
+    def _mask(self) -> Mask:
+        return "user" if self.mask_same_user else super()._mask
+
+    def draw(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
+        """Return the parts' items side by side: `(C,)` if all share theirs, else `(M, C)`."""
+        return self._joined([part.draw(examples, head, items) for part in self.parts], len(examples.queries))
+
+    def log_q(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
+        """Return the log of the sum of what the parts expect."""
+        expected = [part.log_q(codes, examples, items) for part in self.parts if part.kind != "shown"]
+        if not expected:
+            return torch.zeros_like(codes, dtype=torch.float32)
+        return torch.stack(expected).logsumexp(0)
+
+    def __call__(self, examples: Examples, head: Head, items: ItemStatistics) -> Negatives:
+        """Draw every part for a batch."""
+        queries = len(examples.queries)
+        drawn = [part.draw(examples, head, items) for part in self.parts]
+        supports = [part.log_support(codes, examples, items) for part, codes in zip(self.parts, drawn, strict=True)]
+        owners = [
+            part.owners(examples, codes) if part.kind == "in_batch" else codes.new_full(codes.shape[-1:], -1)
+            for part, codes in zip(self.parts, drawn, strict=True)
+        ]
+        joined = self._joined(drawn, queries)
+        return Negatives(
+            joined,
+            self.log_q(joined, examples, items),
+            self._joined(supports, queries),
+            self._mask,
+            torch.cat([owner for owner in owners if owner is not None]),
+        )
+
+    @staticmethod
+    def _joined(parts: list[Tensor], queries: int) -> Tensor:
+        if any(part.dim() == 2 for part in parts):
+            parts = [part if part.dim() == 2 else part.expand(queries, -1) for part in parts]
+        return torch.cat(parts, dim=-1)
+
+
+class Hard(_Sampler):
+    """The items of a shared pool that each query scores highest (TRON: Wilm et al. 2023)."""
+
+    kind: Literal["hard"] = "hard"
+    """Which sampler this is."""
+    pool: Annotated[Uniform | Popularity | InBatch | Mixed, Field(discriminator="kind")] = Uniform(n=16384, per="batch")
+    """What they are taken from: items that all queries share; its own `mask` is not read."""
+    top: int = Field(default=100, ge=1)
+    """Items taken for each query."""
+
+    def draw(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
+        """Return `(M, top)`; -1 where the pool had no more.
+
+        Raises:
+            ValueError: The pool is not shared.
+        """
+        pool = self.pool.draw(examples, head, items)
+        if pool.dim() != 1:
+            raise ValueError("the pool of hard negatives must be shared by the batch")
+        pool = torch.unique(pool)
+        with torch.no_grad():
+            vectors, bias = head.rows(pool)
+            found = []
+            for start in range(0, len(examples.queries), 512):
+                rows = slice(start, start + 512)
+                scores = (examples.queries[rows] @ vectors.T).float()
+                if bias is not None:
+                    scores += bias
+                codes = pool.expand(len(scores), -1)
+                barred = collides(codes, examples, self._mask, items.n_items, rows)
+                scores, places = scores.masked_fill_(barred, float("-inf")).topk(min(self.top, len(pool)), dim=1)
+                found.append(torch.where(scores.isneginf(), -1, pool[places]))
+        return torch.cat(found) if found else pool.new_empty((0, min(self.top, len(pool))))
+
+    def log_q(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
+        """Return what the pool expects; which of its items are hard is not corrected for."""
+        return self.pool.log_q(codes, examples, items)
+
+
+def queries_of_positives(examples: Examples) -> Tensor:
+    """Return the query of each positive, `(P,)`."""
+    if examples.of_query is not None:
+        return examples.of_query
+    return torch.arange(len(examples.positives), device=examples.positives.device)
+
+
+def groups(examples: Examples, mask: Mask) -> tuple[Tensor, Tensor]:
+    """Return who shares what they do not compete with: the group of each query, `(M,)`, and of each positive."""
+    of_query = queries_of_positives(examples)
+    if mask == "user" and examples.users is not None:
+        return examples.users, examples.users[of_query]
+    return torch.arange(len(examples.queries), device=of_query.device), of_query
+
+
+def collides(codes: Tensor, examples: Examples, mask: Mask, n_items: int, rows: slice = slice(None)) -> Tensor:
+    """Return which of the items `(M, C)` drawn for some queries are positives that they must not compete with.
+
+    Args:
+        codes: Items of the queries `rows`; -1 (no item) always collides.
+        examples: The batch.
+        mask: What collides; "none": nothing but -1.
+        n_items: Number of items, V.
+        rows: The queries, all by default.
+    """
+    if mask == "none" or not len(examples):
+        return codes < 0
+    of_rows, of_positives = groups(examples, mask)
+    taken = (of_positives * n_items + examples.positives).sort().values
+    keys = of_rows[rows, None] * n_items + codes
+    places = torch.searchsorted(taken, keys).clamp_(max=len(taken) - 1)
+    return (taken[places] == keys) | (codes < 0)
+
+
+NegativeSampler = Annotated[Uniform | Popularity | InBatch | Mixed | Hard | Shown, Field(discriminator="kind")]
+"""Any sampler, told by its `kind`."""

@@ -1,0 +1,307 @@
+"""NeuralRecommender: what all models that are trained by gradients have in common."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from nextsession.config import Runtime
+from nextsession.data.cases import Cases
+from nextsession.data.log import SessionLog, offsets_of
+from nextsession.errors import ConfigError
+from nextsession.evaluation import EvaluationSettings, evaluate
+from nextsession.nn.batches import Augmentation, Rows, Slices, Windows, latest, slices
+from nextsession.nn.losses import FullSoftmax, Loss
+from nextsession.nn.negatives import ItemStatistics
+from nextsession.nn.networks import Examples, Network
+from nextsession.recommender import Exclude, Recommender
+from nextsession.scores import DotScores, Scores
+from nextsession.splits import fingerprint
+from nextsession.training import Epoch, TrainingSettings, TrainingState, epochs, facts_of, load_state, save_state, start
+
+ASKED_TOKENS = 1 << 16
+"""Events of histories that are encoded at once when questions are answered."""
+
+CURVE = ("epoch", "loss", "validation", "cpu_seconds", "seconds", "positives", "learning_rate")
+"""Columns of `curve_`."""
+
+
+class NeuralSettings(TrainingSettings):
+    """Settings of every neural model."""
+
+    preset: str | None = None
+    """A named recipe of the field: its settings take the place of the defaults, what is given beside it wins."""
+    reads: Literal["session", "history"] = "history"
+    """What is one row: each session by itself, or all that a person did."""
+    max_length: int = Field(default=200, ge=1)
+    """Newest events of a row that are read."""
+    windows: Windows = "latest"
+    """Of rows longer than that: train on the newest events, or on all in pieces; or on every beginning of every row."""
+    dim: int = Field(default=64, ge=1)
+    """Width of the vectors."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the numbers set to 0 while training."""
+    loss: Loss = FullSoftmax()
+    """What training makes small."""
+    patience: int = Field(default=0, ge=0)
+    """Validations without a better score before training ends; 0: train all epochs. The best weights answer either way."""
+    validate_every: int = Field(default=1, ge=1)
+    """Epochs between two validations; there are none without validation questions."""
+    validation_metric: str = "ndcg@10"
+    """What a better score is: a metric and the length of the lists."""
+    validation_questions: int = Field(default=10_000, ge=1)
+    """Questions of a validation at most, the same ones each time."""
+    validation_exclude: Exclude = "nothing"
+    """What the lists of a validation leave out, as in an evaluation."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Recipes by name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or values.get("preset") is None:
+            return values
+        if values["preset"] not in cls.presets:
+            raise ValueError(f"preset must be one of {', '.join(cls.presets) or 'none'}, got {values['preset']!r}")
+        return {**cls.presets[values["preset"]], **values}
+
+    @model_validator(mode="after")
+    def _metric_has_a_length(self) -> "NeuralSettings":
+        name, at, k = self.validation_metric.partition("@")
+        if not (name and at and k.isdigit() and int(k) > 0):
+            raise ValueError(f"validation_metric must be a metric and a length such as ndcg@10, got {self.validation_metric!r}")
+        return self
+
+
+N = TypeVar("N", bound=NeuralSettings)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a network must know of the log before it is built."""
+
+    n_items: int
+    actions: tuple[str, ...] = ()
+    """Kinds of events, if the log has kinds and the model reads them."""
+
+
+class NeuralRecommender(Recommender[N], Generic[N]):
+    """Trains a network on the rows of a log and ranks items by the dot product of its queries with theirs.
+
+    A model implements `_network`, and answers for the rest with its settings.  Questions whose
+    history is empty (or of unknown items alone) are ranked by popularity in training.
+    """
+
+    stochastic: ClassVar[bool] = True
+    reads_actions: ClassVar[bool] = False
+    """Does the network read kinds of events?"""
+    least_events: ClassVar[int] = 2
+    """Rows with fewer events teach nothing."""
+
+    network_: Network
+    popularity_: NDArray[np.float32]  # (V,) log(1 + wanted events in training)
+    curve_: NDArray[np.float64]  # (epochs, columns) see CURVE; validation is NaN where there was none
+    table_: NDArray[np.float32]  # (V, D + 2) vectors of the items, their bias, and their popularity
+    facts_: Facts
+
+    # -- what models implement ------------------------------------------------------------------
+
+    @abstractmethod
+    def _network(self, facts: Facts) -> Network:
+        """Build the network; its weights are drawn from torch's default generator, which is seeded."""
+
+    def _loss(self, examples: Examples, network: Network, statistics: ItemStatistics) -> Tensor:
+        """Return the mean loss of the examples; by default that of `config.loss`."""
+        return self.config.loss(examples, network.head, statistics)
+
+    def _augmentation(self) -> Augmentation | None:
+        """Return how rows of training are varied; by default not."""
+        return None
+
+    # -- learning -------------------------------------------------------------------------------
+
+    def _fit(self, log: SessionLog, runtime: Runtime) -> None:
+        settings = self.config
+        device = device_of(runtime)
+        counts = np.bincount(log.items[log.labels == 1], minlength=log.n_items).astype(np.float32)
+        self.facts_ = Facts(log.n_items, log.action_names if self.reads_actions else ())
+        self.popularity_ = np.log1p(counts)
+        rows = self._rows(log)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(runtime.seed)
+            self.network_ = self._network(self.facts_).to(device)
+        state = start(self.network_, settings)
+        statistics = ItemStatistics(torch.from_numpy(counts).to(device))
+        self._train(state, rows, statistics, runtime, device)
+        self.network_.to("cpu").eval().requires_grad_(False)
+        self._tabulate()
+
+    def _rows(self, log: SessionLog) -> Rows:
+        settings = self.config
+        offsets = log.session_offsets if settings.reads == "session" else log.event_offsets
+        length = settings.max_length + 1 if self.least_events > 1 else settings.max_length  # one is the target
+        found = slices(offsets, settings.windows, length).longer_than(self.least_events - 1)
+        return Rows(log, found, None, self._actions(log), self._augmentation())
+
+    def _train(
+        self, state: TrainingState, rows: Rows, statistics: ItemStatistics, runtime: Runtime, device: torch.device
+    ) -> None:
+        settings = self.config
+        questions = _some(self._validation, settings.validation_questions, runtime.seed)
+        curve: list[list[float]] = []
+        state.notes = {"curve": curve, "best": -math.inf, "since": 0}
+        facts = {"model": self.name, "seed": runtime.seed, "settings": settings.model_dump(mode="json")}
+        facts |= {"data": fingerprint(rows.log) if runtime.checkpoints else ""}
+        place = None if runtime.checkpoints is None else Path(runtime.checkpoints) / self.name
+        if place is not None and place.exists():
+            load_state(state, place, facts)
+        keep = None if place is None else lambda current: save_state(current, place, facts)
+        if len(rows) and not self._finished(state.notes):
+            for epoch in epochs(
+                state, rows, lambda e, n: self._loss(e, n, statistics), settings,
+                seed=runtime.seed, device=device, name=self.name, checkpoint=keep, progress=self._progress,
+            ):  # fmt: skip
+                self._note(state, epoch, questions, device)
+                if keep is not None:
+                    keep(state)
+                if self._finished(state.notes):
+                    break
+        self.network_.load_state_dict(state.best or state.weights())
+        self.curve_ = np.array(state.notes["curve"], np.float64).reshape(-1, len(CURVE))
+
+    def _finished(self, notes: Mapping[str, Any]) -> bool:
+        return bool(self.config.patience and notes["since"] >= self.config.patience)
+
+    def _note(self, state: TrainingState, epoch: Epoch, questions: list[Cases], device: torch.device) -> None:
+        """Add the epoch to the curve, and keep its weights if they answer best so far."""
+        settings, score = self.config, math.nan
+        if questions and (epoch.number % settings.validate_every == 0 or epoch.number == settings.epochs):
+            mine = state.weights()
+            now = {k: v.detach().clone() for k, v in self.network_.state_dict().items()} if state.average else None
+            self.network_.load_state_dict(mine)
+            score = self._validated(questions)
+            if now is not None:
+                self.network_.load_state_dict(now)
+            if score > state.notes["best"]:
+                state.best = mine
+                state.notes |= {"best": score, "since": 0}
+            else:
+                state.notes["since"] += 1
+        facts = facts_of(epoch)
+        row = [facts.get(name, score) for name in CURVE if name not in ("epoch",)]
+        state.notes["curve"].append([float(epoch.number), *map(float, row)])
+        if not math.isnan(score):
+            self._progress(f"{self.name}: {settings.validation_metric} {score:.4f}", epoch.number, settings.epochs)
+
+    def _validated(self, questions: list[Cases]) -> float:
+        metric, _, k = self.config.validation_metric.partition("@")
+        settings = EvaluationSettings(
+            metrics=(metric,), k=(int(k),), exclude=self.config.validation_exclude, bootstrap=0, slates=False
+        )
+        self._tabulate()
+        report = evaluate(self, lambda: iter(questions), settings)
+        return float(np.nanmean(report.values(self.config.validation_metric)))
+
+    # -- answering ------------------------------------------------------------------------------
+
+    def _score(self, histories: SessionLog, asked_at: NDArray[np.int64]) -> Scores:
+        queries = np.zeros((len(histories), self.table_.shape[1]), np.float32)
+        for some, batch_queries in self._queries(histories, asked_at):
+            queries[some, :-2] = batch_queries
+            queries[some, -2] = 1
+        queries[:, -1] = np.all(queries == 0, axis=1)
+        return DotScores(queries, self.table_)
+
+    def _queries(
+        self, histories: SessionLog, asked_at: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Give the queries of all rows that are not empty, some rows at a time."""
+        if self.config.reads == "session":
+            starts, stops = histories.last_sessions
+            asked = Slices(np.maximum(starts, stops - self.config.max_length), stops)
+        else:
+            asked = latest(histories.event_offsets, self.config.max_length)
+        rows = Rows(histories, asked, asked_at, self._actions(histories))
+        device = next(self.network_.parameters()).device
+        some = np.flatnonzero(asked.lengths)
+        some = some[np.argsort(asked.lengths[some], kind="stable")]  # of like lengths: little padding where there is any
+        edges = np.searchsorted(np.cumsum(asked.lengths[some]), np.arange(ASKED_TOKENS, asked.lengths.sum(), ASKED_TOKENS))
+        with torch.inference_mode():
+            for part in np.split(some, np.unique(edges)):
+                if len(part):
+                    yield part, self.network_(rows.batch(part).to(device)).float().cpu().numpy()
+
+    def _tabulate(self) -> None:
+        """Lay out the vectors of the items as answers need them."""
+        self.network_.eval()
+        with torch.inference_mode():
+            vectors, bias = self.network_.head.table()
+            table = torch.zeros(len(vectors), vectors.shape[1] + 2)
+            table[:, :-2] = vectors
+            if bias is not None:
+                table[:, -2] = bias
+            table[:, -1] = torch.from_numpy(self.popularity_)
+        self.table_ = table.numpy()
+
+    def _actions(self, log: SessionLog) -> NDArray[np.int64] | None:
+        """Return the kind of each event as the model numbers kinds; -1 for one it does not know."""
+        if not self.facts_.actions or log.actions is None:
+            return None
+        places = {name: place for place, name in enumerate(self.facts_.actions)}
+        codes = np.array([places.get(name, -1) for name in log.action_names], np.int64)
+        return codes[log.actions]
+
+    # -- keeping --------------------------------------------------------------------------------
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        arrays = {f"network.{k}": v.detach().cpu().numpy() for k, v in self.network_.state_dict().items()}
+        names = "\n".join(self.facts_.actions).encode()
+        return {
+            **arrays,
+            "popularity": self.popularity_,
+            "curve": self.curve_,
+            "actions": np.frombuffer(names, np.uint8).copy(),
+        }
+
+    def _restore(self, arrays: dict[str, NDArray[Any]]) -> None:
+        self.popularity_, self.curve_ = arrays["popularity"], arrays["curve"]
+        names = arrays["actions"].tobytes().decode()
+        self.facts_ = Facts(len(self.vocabulary_), tuple(names.split("\n")) if names else ())
+        with torch.random.fork_rng(devices=[]):
+            self.network_ = self._network(self.facts_)
+        weights = {k.removeprefix("network."): torch.from_numpy(v.copy()) for k, v in arrays.items() if "." in k}
+        self.network_.load_state_dict(weights)
+        self.network_.eval().requires_grad_(False)
+        self._tabulate()
+
+
+def device_of(runtime: Runtime) -> torch.device:
+    """Return where a network is trained.
+
+    Raises:
+        ConfigError: It is to be a GPU, and there is none.
+    """
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("runtime: device = 'cuda', and torch finds no GPU; use 'auto' or 'cpu'.")
+    return torch.device("cuda" if runtime.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _some(validation: Iterable[Cases], most: int, seed: int) -> list[Cases]:
+    """Return at most so many of the validation questions, drawn by the seed, in the order they came."""
+    blocks = [cases for cases in validation if len(cases)]
+    sizes = np.array([len(cases) for cases in blocks], np.int64)
+    if sizes.sum() <= most:
+        return blocks
+    chosen = np.sort(np.random.default_rng(seed).choice(sizes.sum(), most, replace=False))
+    begins = offsets_of(sizes)
+    parts = [chosen[(chosen >= a) & (chosen < z)] - a for a, z in zip(begins[:-1], begins[1:], strict=True)]
+    return [cases.take(part) for cases, part in zip(blocks, parts, strict=True) if len(part)]

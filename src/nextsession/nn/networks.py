@@ -23,6 +23,10 @@ class CausalEncoder(nn.Module):
         """Map vectors `(N, D)` to states `(N, D)`."""
         raise NotImplementedError
 
+    def last(self, rows: Jagged) -> Tensor:
+        """Return the state after the last value of each row, `(B, D)`; anything for an empty one."""
+        return rows.with_values(self(rows)).last()
+
 
 class RowEncoder(nn.Module):
     """Encodes each row of vectors as one vector."""
@@ -179,8 +183,7 @@ class NextItem(Network):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the query after the last event of each row, `(B, D)`."""
-        states = self.encoder(batch.events.with_values(self.inputs(batch)))
-        return self.head.queries(batch.events.with_values(states).last())
+        return self.head.queries(self.encoder.last(batch.events.with_values(self.inputs(batch))))
 
     def examples(self, batch: Batch) -> Examples:
         """Return a query after every event but the last of a row, and the event that followed it.

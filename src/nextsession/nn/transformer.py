@@ -28,6 +28,8 @@ class BlockForm:
     causal: bool = True
     rate: float = 0.1
     """Dropout, of attention weights too."""
+    inner_rate: float | None = None
+    """Dropout between the two maps of the feed-forward part; None: `rate` (BERT has none there)."""
     bias: bool = True
     """Have the linear maps of attention a bias?"""
     project: bool = True
@@ -62,21 +64,21 @@ class Block(nn.Module):
         self.ffn_gate = nn.Linear(dim, dim) if form.gated else None
         self.distances = nn.Parameter(torch.zeros(form.heads, 2 * form.relative - 1)) if form.relative else None
 
-    def forward(self, rows: Jagged) -> Tensor:
-        """Map vectors `(N, D)` to vectors `(N, D)`."""
+    def forward(self, rows: Jagged, at: Tensor | None = None) -> Tensor:
+        """Map vectors `(N, D)` to vectors `(N, D)`, or to those at the places `at` alone, `(M, D)`."""
         x, form = rows.values, self.form
         if form.norm == "post":
-            x = self.attention_norm(self._add(x, self._attend(x, x, rows), self.attention_gate))
+            x = self.attention_norm(self._add(_some(x, at), self._attend(x, x, rows, at), self.attention_gate))
             return self.ffn_norm(self._add(x, self._feed(x), self.ffn_gate))
         q = self.attention_norm(x)
         if form.norm == "original":
-            x = self._add(q, self._attend(q, x, rows), self.attention_gate)
+            x = self._add(_some(q, at), self._attend(q, x, rows, at), self.attention_gate)
             z = self.ffn_norm(x)
             return self._add(z, self._feed(z), self.ffn_gate)
-        x = self._add(x, self._attend(q, q, rows), self.attention_gate)
+        x = self._add(_some(x, at), self._attend(q, q, rows, at), self.attention_gate)
         return self._add(x, self._feed(self.ffn_norm(x)), self.ffn_gate)
 
-    def _attend(self, queries: Tensor, others: Tensor, rows: Jagged) -> Tensor:
+    def _attend(self, queries: Tensor, others: Tensor, rows: Jagged, at: Tensor | None) -> Tensor:
         form = self.form
         keys, values = self.of_key_value(others).chunk(2, dim=-1)
         found = softmax_attention(
@@ -90,6 +92,7 @@ class Block(nn.Module):
             dropout=form.rate if self.training else 0.0,
             bias=self.distances,
         )
+        found = _some(found, at)
         return found if self.project is None else self.project(found)
 
     def _feed(self, x: Tensor) -> Tensor:
@@ -100,7 +103,8 @@ class Block(nn.Module):
             inner = F.silu(gate) * inner
         else:
             inner = F.relu(inner) if form.ffn == "relu" else F.gelu(inner)
-        return self.narrow(dropout(inner, form.rate, self.training))
+        rate = form.rate if form.inner_rate is None else form.inner_rate
+        return self.narrow(dropout(inner, rate, self.training))
 
     def _add(self, stream: Tensor, part: Tensor, gate: nn.Linear | None) -> Tensor:
         part = dropout(part, self.form.rate, self.training)
@@ -119,8 +123,19 @@ class Transformer(CausalEncoder):
         self.blocks = nn.ModuleList(Block(dim, form) for _ in range(layers))
         self.norm = nn.Identity() if form.norm == "post" else nn.LayerNorm(dim, eps=form.eps)
 
-    def forward(self, rows: Jagged) -> Tensor:
-        """Map vectors `(N, D)` to states `(N, D)`."""
-        for block in self.blocks:
+    def forward(self, rows: Jagged, at: Tensor | None = None) -> Tensor:
+        """Map vectors `(N, D)` to states `(N, D)`, or to those at the places `at` alone, `(M, D)`, which is cheaper."""
+        *first, final = self.blocks
+        for block in first:
             rows = rows.with_values(block(rows))
-        return self.norm(rows.values)  # type: ignore[no-any-return]
+        return self.norm(final(rows, at))  # type: ignore[no-any-return]
+
+    def last(self, rows: Jagged) -> Tensor:
+        """Return the state after the last value of each row, `(B, D)`."""
+        if len(rows.values) == 0:
+            return super().last(rows)
+        return self(rows, (rows.offsets[1:] - 1).clamp(min=0))  # type: ignore[no-any-return]
+
+
+def _some(x: Tensor, at: Tensor | None) -> Tensor:
+    return x if at is None else x[at]

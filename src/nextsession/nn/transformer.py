@@ -69,7 +69,7 @@ class Block(nn.Module):
         x, form = rows.values, self.form
         if form.norm == "post":
             x = self.attention_norm(self._add(_some(x, at), self._attend(x, x, rows, at), self.attention_gate))
-            return self.ffn_norm(self._add(x, self._feed(x), self.ffn_gate))
+            return self.ffn_norm(self._add(x, self._feed(x), self.ffn_gate))  # type: ignore[no-any-return]
         q = self.attention_norm(x)
         if form.norm == "original":
             x = self._add(_some(q, at), self._attend(q, x, rows, at), self.attention_gate)
@@ -104,7 +104,7 @@ class Block(nn.Module):
         else:
             inner = F.relu(inner) if form.ffn == "relu" else F.gelu(inner)
         rate = form.rate if form.inner_rate is None else form.inner_rate
-        return self.narrow(dropout(inner, rate, self.training))
+        return self.narrow(dropout(inner, rate, self.training))  # type: ignore[no-any-return]
 
     def _add(self, stream: Tensor, part: Tensor, gate: nn.Linear | None) -> Tensor:
         part = dropout(part, self.form.rate, self.training)

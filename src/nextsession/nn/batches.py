@@ -71,6 +71,19 @@ def chunks(offsets: NDArray[np.int64], length: int, stride: int | None = None) -
     return Slices(np.maximum(offsets[:-1][rows], stops - length), stops)
 
 
+def sliding(offsets: NDArray[np.int64], length: int, stride: int) -> Slices:
+    """Return windows of `length` events, the newest first, each `stride` before the next, and the oldest of each row.
+
+    Unlike the pieces of `chunks`, all of a row longer than `length` are full.
+
+    >>> sliding(np.array([0, 7]), 4, 2).starts
+    array([3, 1, 0])
+    """
+    found = chunks(offsets, length, stride)
+    ends = offsets[1:][np.searchsorted(offsets, found.starts, side="right") - 1]
+    return Slices(found.starts, np.minimum(found.starts + length, ends))
+
+
 def prefixes(offsets: NDArray[np.int64], length: int) -> Slices:
     """Return every beginning of two events or more, cut to its newest `length`.
 

@@ -13,11 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from nextsession.config import Settings
-from nextsession.nn.contrasts import Contrast, contrast, mean_of
-from nextsession.nn.negatives import ItemStatistics, Negatives, NegativeSampler, Uniform
+from nextsession.nn.contrasts import Contrast, contrast, mean_of, positive_scores
+from nextsession.nn.negatives import ItemStatistics, Negatives, NegativeSampler, Uniform, queries_of_positives
 from nextsession.nn.networks import Examples, Head
 from nextsession.nn.ops.cross_entropy import Precision, linear_cross_entropy
+from nextsession.nn.ops.sampled_cross_entropy import sampled_cross_entropy
 from nextsession.nn.ranking_losses import BPR, TOP1, BPRMax, TOP1Max
+from nextsession.nn.shared_columns import Columns, columns_of
 
 LogQ = Literal["none", "exact", "gru4rec", "improved"]
 
@@ -68,19 +70,37 @@ class SampledSoftmax(Settings):
     is there for certain.  The value of `improved` estimates the full softmax; its gradient is that of
     Khrylchenko et al. 2025.
     """
+    precision: Precision = "float32"
+    """Numbers that scores of negatives that all queries share are multiplied in."""
 
     def __call__(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
         """Return the loss of a batch."""
         negatives = self.negatives(examples, head, items)
+        correction = self._of_negatives(negatives)
+        if negatives.shared:
+            return self._against_columns(examples, head, items, columns_of(negatives, correction, examples, items))
         found = contrast(examples, head, negatives, items)
         scores = found.negatives
-        correction = self._of_negatives(negatives)
         if correction is not None:
             scores = scores - torch.where(found.barred, 0.0, correction)
         rivals = scores.masked_fill(found.barred, float("-inf")).logsumexp(1)
         positives = found.positives - self._of_positives(examples, items)
         losses = functional.softplus(found.spread(rivals) - positives)
         return mean_of(losses, examples, found.spread(found.n_negatives > 0))
+
+    def _against_columns(self, examples: Examples, head: Head, items: ItemStatistics, columns: Columns) -> Tensor:
+        vectors, bias = head.rows(columns.items)
+        weights = examples.weights
+        return sampled_cross_entropy(
+            examples.queries,
+            vectors,
+            columns.shift if bias is None else columns.shift + bias.float(),
+            columns.barred,
+            positive_scores(examples, head) - self._of_positives(examples, items),
+            queries_of_positives(examples),
+            examples.queries.new_ones(len(examples.queries)) if weights is None else weights,
+            precision=self.precision,
+        )
 
     def _of_negatives(self, negatives: Negatives) -> Tensor | None:
         """Return what is taken from the scores of negatives."""

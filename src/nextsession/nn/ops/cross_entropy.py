@@ -5,17 +5,28 @@ of queries and items, and forgotten: the gradients are formed in the forward pas
 one number and the backward pass can only scale them.
 """
 
+from collections.abc import Callable
+from math import isqrt
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from nextsession.nn.ops.cross_entropy_kernels import softmax_gradients
+from nextsession.nn.ops.work import in_parts
 
 Precision = Literal["float32", "bfloat16"]
 
-_BUFFER = 4 << 20  # floats of scores held at once
+_BUFFER = 16 << 20
+"""Scores held at once at most, 64 MB of them."""
+_ROWS, _FEWEST = 256, 16
+"""Queries whose scores are held at once: more fill the caches, fewer make products slow.
+
+At a million items there are `_FEWEST`.  Going through blocks of items twice instead, once for the sum and
+once for the gradient, would need a fourth product and exponentials again: it would pay from about 400 thousand.
+"""
 
 
 def linear_cross_entropy_plainly(
@@ -109,73 +120,103 @@ class _InForward(torch.autograd.Function):
         differentiate: bool,
     ) -> Tensor:
         """Go through the queries block by block."""
-        number = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        q, t = queries.detach().to(number), table.detach().to(number)
-        b = None if bias is None else bias.detach().float()
-        to_queries = torch.empty_like(q)
-        to_table = torch.zeros(table.shape, device=table.device)
-        to_bias = None if bias is None else torch.zeros(len(table), device=table.device)
-        rows = min(max(_BUFFER // max(len(table), 1), 16), 512)
-        product = torch.empty((min(rows, len(q)), len(t)), dtype=number, device=q.device)
-        scores = product if number == torch.float32 else product.float()
-        partial = None if number == torch.float32 else torch.empty_like(t)
-        total = torch.zeros((), device=q.device)
-        for start in range(0, len(q), rows):
-            stop = min(start + rows, len(q))
-            block, p, s = q[start:stop], product[: stop - start], scores[: stop - start]
-            torch.mm(block, t.T, out=p)
-            if s is not p:
-                s.copy_(p)
-            lo, hi = (start, stop) if starts is None else (int(starts[start]), int(starts[stop]))
-            of_rows = None if starts is None else starts[start : stop + 1] - lo
-            total += _into_gradients(s, b, targets[lo:hi], of_rows, weights[start:stop], smoothing, others)
-            if not differentiate:
-                continue
-            if to_bias is not None:
-                to_bias += s.sum(0)
-            if partial is None:
-                to_table.addmm_(s.T, block)
-            else:
-                p.copy_(s)
-                to_table += torch.mm(p.T, block, out=partial)
-            torch.mm(p, t, out=to_queries[start:stop])
-        ctx.save_for_backward(to_queries.to(queries.dtype), to_table.to(table.dtype), to_bias)
-        return total
+        shift = None if bias is None else bias.detach().float()
+
+        def into_gradients(scores: Tensor, first: int, stop: int) -> Tensor | float:
+            lo, hi = (first, stop) if starts is None else (int(starts[first]), int(starts[stop]))
+            of_rows = torch.arange(len(scores) + 1) if starts is None else starts[first : stop + 1] - lo
+            step = gradients_compiled if scores.device.type == "cpu" else gradients_plainly
+            return step(scores, shift, targets[lo:hi], of_rows, weights[first:stop], smoothing, others)
+
+        loss, gradients = through_blocks(
+            queries, table, precision, into_gradients, differentiate, biased=bias is not None
+        )
+        ctx.save_for_backward(*gradients)
+        return loss
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Scale what the forward pass found."""
-        to_queries, to_table, to_bias = ctx.saved_tensors
-        scaled = [None if g is None else g * gradient for g in (to_queries, to_table, to_bias)]
-        return (*scaled, *[None] * 7)
+        return (*[None if g is None else g * gradient for g in ctx.saved_tensors], *[None] * 7)
 
 
-def _into_gradients(
+def through_blocks(
+    queries: Tensor,
+    table: Tensor,
+    precision: Precision,
+    into_gradients: Callable[[Tensor, int, int], Tensor | float],
+    differentiate: bool,
+    *,
+    biased: bool,
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    """Sum a loss of scores `queries @ table.T` over blocks of queries, and form its gradients on the way.
+
+    Args:
+        queries: `(M, D)`.
+        table: `(C, D)`.
+        precision: Numbers that matrices are multiplied in.
+        into_gradients: Turns float32 scores of the queries `first` to `stop` into their gradients in
+            place, and returns their loss.
+        differentiate: Are the gradients wanted?
+        biased: Is that of a bias wanted too?
+
+    Returns:
+        The loss, and the gradients of queries, table and bias; None where not wanted.
+    """
+    number = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    q, t = queries.detach().to(number), table.detach().to(number)
+    rows = min(max(_ROWS, 1), max(_BUFFER // max(len(t), 1), _FEWEST), max(len(q), 1))
+    product = torch.empty((rows, len(t)), dtype=number, device=q.device)
+    scores = product if number == torch.float32 else product.float()
+    total = torch.zeros((), device=q.device)
+    to_queries = torch.empty_like(q) if differentiate else None
+    to_table = torch.zeros(t.shape, device=q.device) if differentiate else None
+    to_bias = torch.zeros(len(t), device=q.device) if differentiate and biased else None
+    partial = torch.empty_like(t) if differentiate and scores is not product else None
+    for start in range(0, len(q), rows):
+        stop = min(start + rows, len(q))
+        block, p, s = q[start:stop], product[: stop - start], scores[: stop - start]
+        torch.mm(block, t.T, out=p)
+        if scores is not product:
+            s.copy_(p)
+        total += into_gradients(s, start, stop)
+        if to_queries is None or to_table is None:
+            continue
+        if to_bias is not None:
+            to_bias += s.sum(0)
+        if partial is None:
+            to_table.addmm_(s.T, block)
+        else:  # sums over blocks in float32: bfloat16 would lose what is added last
+            p.copy_(s)
+            to_table += torch.mm(p.T, block, out=partial)
+        torch.mm(p, t, out=to_queries[start:stop])
+    if to_queries is None or to_table is None:
+        return total, (None, None, None)
+    return total, (to_queries.to(queries.dtype), to_table.to(table.dtype), to_bias)
+
+
+def gradients_compiled(
     scores: Tensor,
     bias: Tensor | None,
     targets: Tensor,
-    starts: Tensor | None,
+    starts: Tensor,
     weights: Tensor,
     smoothing: float,
     others: bool,
-) -> Tensor | float:
-    """Turn scores `(R, V)` into the gradient of the weighted loss of these rows, in place, and return that loss."""
-    if starts is None:
-        starts = torch.arange(len(scores) + 1)
-    if scores.device.type == "cpu":
-        return softmax_gradients(
-            scores.numpy(),
-            (torch.empty(0) if bias is None else bias).numpy(),
-            targets.numpy(),
-            starts.numpy(),
-            weights.numpy(),
-            smoothing,
-            others,
-        )
-    return into_gradients_plainly(scores, bias, targets, starts, weights, smoothing, others)
+) -> float:
+    """Turn scores `(R, V)` on the CPU into the gradient of the weighted loss of these rows, and return that loss."""
+    s, b, t, o, w = (
+        x.numpy() for x in (scores, scores.new_empty(0) if bias is None else bias, targets, starts, weights)
+    )
+
+    def part(rows: tuple[int, int]) -> float:
+        some = slice(*rows)
+        return softmax_gradients(s[some], b, t, o[rows[0] : rows[1] + 1], w[some], smoothing, others)
+
+    return sum(in_parts(np.arange(len(s) + 1) * isqrt(s.shape[1]), part))
 
 
-def into_gradients_plainly(
+def gradients_plainly(
     scores: Tensor,
     bias: Tensor | None,
     targets: Tensor,
@@ -184,7 +225,7 @@ def into_gradients_plainly(
     smoothing: float,
     others: bool,
 ) -> Tensor:
-    """Do what the kernel does by PyTorch's functions, on any device."""
+    """Do what `gradients_compiled` does by PyTorch's functions, on any device."""
     if bias is not None:
         scores += bias
     counts = (starts[1:] - starts[:-1]).to(scores.device, non_blocking=True)

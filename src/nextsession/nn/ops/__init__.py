@@ -1,0 +1,1 @@
+"""The fast parts of the networks, each with a plain PyTorch form that says what it computes."""

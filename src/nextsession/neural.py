@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -15,10 +15,12 @@ from torch import Tensor
 
 from nextsession.config import Runtime
 from nextsession.data.cases import Cases
+from nextsession.data.items import ItemFeature
 from nextsession.data.log import SessionLog, offsets_of
-from nextsession.errors import ConfigError
+from nextsession.errors import ConfigError, suggestion
 from nextsession.evaluation import EvaluationSettings, evaluate
 from nextsession.nn.batches import Augmentation, Rows, Slices, Windows, latest, slices
+from nextsession.nn.features import SideFeatures
 from nextsession.nn.losses import FullSoftmax, Loss
 from nextsession.nn.negatives import ItemStatistics
 from nextsession.nn.networks import Examples, Network
@@ -47,11 +49,15 @@ class NeuralSettings(TrainingSettings):
     """Of rows longer than that: train on the newest events, or on all in pieces; or on every beginning of every row."""
     dim: int = Field(default=64, ge=1)
     """Width of the vectors."""
+    features: tuple[str, ...] = ()
+    """Side features of the items that are read beside them, by name; they need an item table with the log."""
+    feature_dim: int = Field(default=16, ge=1)
+    """Width of the vector of each feature."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of the numbers set to 0 while training."""
     loss: Loss = FullSoftmax()
     """What training makes small."""
-    patience: int = Field(default=0, ge=0)
+    patience: int = Field(default=10, ge=0)
     """Validations without a better score before training ends; 0: train all epochs. The best weights answer either way."""
     validate_every: int = Field(default=1, ge=1)
     """Epochs between two validations; there are none without validation questions."""
@@ -92,6 +98,12 @@ class Facts:
     n_items: int
     actions: tuple[str, ...] = ()
     """Kinds of events, if the log has kinds and the model reads them."""
+    features: Mapping[str, ItemFeature] = field(default_factory=dict)
+    """Side features of the items, if the settings name any."""
+
+    def side_features(self, settings: NeuralSettings) -> SideFeatures | None:
+        """Return what mixes the side features into the vectors of the items, if there are any."""
+        return SideFeatures(self.features, settings.dim, width=settings.feature_dim) if self.features else None
 
 
 class NeuralRecommender(Recommender[N], Generic[N]):
@@ -133,7 +145,7 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         settings = self.config
         device = device_of(runtime)
         counts = np.bincount(log.items[log.labels == 1], minlength=log.n_items).astype(np.float32)
-        self.facts_ = Facts(log.n_items, log.action_names if self.reads_actions else ())
+        self.facts_ = Facts(log.n_items, log.action_names if self.reads_actions else (), self._features(log))
         self.popularity_ = np.log1p(counts)
         rows = self._rows(log)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -144,6 +156,21 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         self._train(state, rows, statistics, runtime, device)
         self.network_.to("cpu").eval().requires_grad_(False)
         self._tabulate()
+
+    def _features(self, log: SessionLog) -> dict[str, ItemFeature]:
+        """Return the side features that the settings name.
+
+        Raises:
+            ConfigError: The log has no such feature.
+        """
+        known = {} if log.item_table is None else log.item_table.features
+        for name in self.config.features:
+            if name not in known:
+                raise ConfigError(
+                    f"{self.name}: the items of this log have no feature {name!r}.{suggestion(name, known)} "
+                    f"Features: {', '.join(known) or 'none'}."
+                )
+        return {name: known[name] for name in self.config.features}
 
     def _rows(self, log: SessionLog) -> Rows:
         settings = self.config
@@ -265,6 +292,9 @@ class NeuralRecommender(Recommender[N], Generic[N]):
     def _arrays(self) -> dict[str, NDArray[Any]]:
         arrays = {f"network.{k}": v.detach().cpu().numpy() for k, v in self.network_.state_dict().items()}
         names = "\n".join(self.facts_.actions).encode()
+        for name, feature in self.facts_.features.items():
+            arrays[f"feature/{name}/offsets"], arrays[f"feature/{name}/codes"] = feature.offsets, feature.codes
+            arrays[f"feature/{name}/values"] = np.array([len(feature.labels)])
         return {
             **arrays,
             "popularity": self.popularity_,
@@ -275,10 +305,18 @@ class NeuralRecommender(Recommender[N], Generic[N]):
     def _restore(self, arrays: dict[str, NDArray[Any]]) -> None:
         self.popularity_, self.curve_ = arrays["popularity"], arrays["curve"]
         names = arrays["actions"].tobytes().decode()
-        self.facts_ = Facts(len(self.vocabulary_), tuple(names.split("\n")) if names else ())
+        features = {
+            name: ItemFeature(
+                arrays[f"feature/{name}/offsets"],
+                arrays[f"feature/{name}/codes"],
+                ("",) * int(arrays[f"feature/{name}/values"][0]),  # what they are called is not needed to answer
+            )
+            for name in self.config.features
+        }
+        self.facts_ = Facts(len(self.vocabulary_), tuple(names.split("\n")) if names else (), features)
         with torch.random.fork_rng(devices=[]):
             self.network_ = self._network(self.facts_)
-        weights = {k.removeprefix("network."): torch.from_numpy(v.copy()) for k, v in arrays.items() if "." in k}
+        weights = {k.removeprefix("network."): torch.from_numpy(v.copy()) for k, v in arrays.items() if k.startswith("network.")}
         self.network_.load_state_dict(weights)
         self.network_.eval().requires_grad_(False)
         self._tabulate()

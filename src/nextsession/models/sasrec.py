@@ -96,6 +96,7 @@ class SASRec(NeuralRecommender[SASRecSettings]):
             from_end=settings.positions == "from-end",
             scale=settings.scale,
             rate=settings.dropout,
+            features=facts.side_features(settings),
         )
         form = BlockForm(
             heads=settings.heads,

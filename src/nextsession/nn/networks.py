@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextsession.nn.embedding import ItemEmbedding
+from nextsession.nn.features import SideFeatures
 from nextsession.nn.jagged import Batch, Jagged
 from nextsession.nn.ops.dropout import dropout
 
@@ -131,6 +132,8 @@ class Input(nn.Module):
         rate: Dropout of the sum.
         n_actions: Number of kinds of events with a vector each; 0: kinds are not read.
         ignored: Has an event that was shown and ignored a vector that says so?
+        position_std: Standard deviation of the normal distribution the vectors of places are drawn from.
+        features: What is mixed into the vectors of the items.
     """
 
     def __init__(
@@ -144,10 +147,11 @@ class Input(nn.Module):
         n_actions: int = 0,
         ignored: bool = False,
         position_std: float = 0.02,
+        features: SideFeatures | None = None,
     ) -> None:
         """Draw the vectors."""
         super().__init__()
-        self.items, self.from_end, self.rate = items, from_end, rate
+        self.items, self.from_end, self.rate, self.features = items, from_end, rate, features
         self.scale = items.dim**0.5 if scale else 1.0
         self.positions = nn.Parameter(torch.empty(positions, items.dim)) if positions else None
         if self.positions is not None:
@@ -161,6 +165,8 @@ class Input(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Return the vectors of the events, `(N, D)`."""
         x = self.items(batch.events.values)
+        if self.features is not None:
+            x = self.features(batch.events.values, x)
         if self.scale != 1:
             x = x * self.scale
         if self.positions is not None:

@@ -119,17 +119,22 @@ class SampledSoftmax(Settings):
 
 
 class BCE(Settings):
-    """Binary cross-entropy of the positive and its negatives, summed (Kang and McAuley 2018)."""
+    """Binary cross-entropy of the positive and its negatives (Kang and McAuley 2018)."""
 
     kind: Literal["bce"] = "bce"
     """Which loss this is."""
     negatives: NegativeSampler = Uniform(n=1)
     """What the positive competes with."""
+    average: bool = False
+    """Do the negatives of a query together count as much as one positive (Tang and Wang 2018)?  Otherwise each does."""
 
     def __call__(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
         """Return the loss of a batch."""
         found = contrast(examples, head, self.negatives(examples, head, items), items)
-        return mean_of(found.spread(_rejections(found)) - functional.logsigmoid(found.positives), examples)
+        rejections = _rejections(found)
+        if self.average:
+            rejections = rejections / found.n_negatives.clamp(min=1)
+        return mean_of(found.spread(rejections) - functional.logsigmoid(found.positives), examples)
 
 
 class GBCE(Settings):

@@ -8,6 +8,7 @@ statistics, and nothing is sent to the host.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from math import log
 from typing import Annotated, Literal
 
 import torch
@@ -148,9 +149,10 @@ class Uniform(_Sampler):
         return drawn if self.all_items else items.known[drawn]
 
     def log_q(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
-        """Return `log(n / number of items)` for all."""
-        high = items.n_items if self.all_items else len(items.known)
-        return torch.full_like(codes, 1, dtype=torch.float32).mul_(self.n / high).log_()
+        """Return `log(n / number of items)`; -inf for items that are never drawn."""
+        if self.all_items:
+            return torch.zeros_like(codes, dtype=torch.float32).add_(log(self.n / items.n_items))
+        return torch.where(items.counts[codes] > 0, log(self.n / max(len(items.known), 1)), float("-inf"))
 
 
 class Popularity(_Sampler):
@@ -174,7 +176,7 @@ class Popularity(_Sampler):
     def log_q(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
         """Return `log(n p(item))`."""
         logs = items.popularity(self.alpha, self.all_items)[1]
-        return logs[codes] + torch.full_like(logs[:1], self.n).log_()
+        return logs[codes] + log(self.n)
 
     def log_support(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
         """Return `alpha log(count)`."""
@@ -261,11 +263,12 @@ class Mixed(_Sampler):
         return self._joined([part.draw(examples, head, items) for part in self.parts], len(examples.queries))
 
     def log_q(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
-        """Return the log of the sum of what the parts expect."""
+        """Return the log of the sum of what the parts expect; 0, once, for what was shown and is never drawn."""
         expected = [part.log_q(codes, examples, items) for part in self.parts if part.kind != "shown"]
         if not expected:
             return torch.zeros_like(codes, dtype=torch.float32)
-        return torch.stack(expected).logsumexp(0)
+        found = torch.stack(expected).logsumexp(0)
+        return torch.where(found.isneginf(), 0.0, found)
 
     def __call__(self, examples: Examples, head: Head, items: ItemStatistics) -> Negatives:
         """Draw every part for a batch."""

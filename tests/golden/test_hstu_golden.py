@@ -43,8 +43,9 @@ def network(**settings: object) -> NextItem:
     return found
 
 
-@pytest.mark.parametrize(("preset", "layers", "heads", "width"), [("hstu-ml1m", 2, 1, 50), ("hstu-ml1m-large", 8, 2, 25)])
-def test_published_sizes(preset: str, layers: int, heads: int, width: int) -> None:
+@pytest.mark.parametrize(("preset", "layers", "heads"), [("hstu-ml1m", 2, 1), ("hstu-ml1m-large", 8, 2)])
+def test_published_sizes(preset: str, layers: int, heads: int) -> None:
+    width = 50 // heads
     torch.manual_seed(0)
     sizes = {name: tuple(weight.shape) for name, weight in network(preset=preset).named_parameters()}
     blocks = {
@@ -63,7 +64,8 @@ def test_published_sizes(preset: str, layers: int, heads: int, width: int) -> No
 
 def test_published_recipe() -> None:
     recipe = HSTUSettings(preset="hstu-ml1m")
-    assert (recipe.optimiser, recipe.learning_rate, recipe.betas, recipe.weight_decay) == ("adamw", 1e-3, (0.9, 0.98), 0)
+    assert (recipe.optimiser, recipe.learning_rate, recipe.weight_decay) == ("adamw", 1e-3, 0)
+    assert recipe.betas == (0.9, 0.98)
     assert (recipe.batch_size, recipe.epochs, recipe.dropout, recipe.max_length) == (128, 101, 0.2, 200)
     assert (recipe.schedule, recipe.warmup, recipe.temperature, recipe.normaliser) == ("constant", 0, 0.05, "constant")
     loss = recipe.loss.model_dump()
@@ -85,4 +87,5 @@ def test_weights_are_drawn_as_published() -> None:
 
 
 def _spread(weight: Tensor) -> tuple[float, float]:
-    return float(weight.std()), float(weight.abs().max())
+    drawn = weight.detach()
+    return float(drawn.std()), float(drawn.abs().max())

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nextsession.nn.hstu import HSTU, HSTUBlock, HSTUForm
+from nextsession.nn.hstu import HSTUBlock, HSTUEncoder, HSTUForm
 from nextsession.nn.jagged import Jagged
 
 Floats = NDArray[np.float64]
@@ -23,7 +23,7 @@ FORMS = {
 }
 
 
-def row_by_row(encoder: HSTU, rows: Jagged) -> Floats:
+def row_by_row(encoder: HSTUEncoder, rows: Jagged) -> Floats:
     """Encode rows the slow and obvious way."""
     found = []
     for r in range(len(rows)):
@@ -78,7 +78,8 @@ def silu(x: float) -> float:
 
 def normed(x: Floats) -> Floats:
     centred: Floats = x - x.mean()
-    return centred / np.sqrt((centred**2).mean() + 1e-6)
+    found: Floats = centred / np.sqrt((centred**2).mean() + 1e-6)
+    return found
 
 
 def numbers(weight: Tensor) -> Floats:
@@ -99,10 +100,10 @@ def some_rows(dim: int, lengths: tuple[int, ...] = (5, 0, 1, 9, 3)) -> Jagged:
     return Jagged(values, torch.from_numpy(offsets), max(lengths), torch.from_numpy(times), torch.from_numpy(asked))
 
 
-def an_encoder(form: HSTUForm, dim: int = 7) -> HSTU:
+def an_encoder(form: HSTUForm, dim: int = 7) -> HSTUEncoder:
     """Return an encoder with weights that matter."""
     torch.manual_seed(0)
-    encoder = HSTU(dim, 2, form)
+    encoder = HSTUEncoder(dim, 2, form)
     for weight in encoder.parameters():
         torch.nn.init.normal_(weight, std=0.5)
     return encoder.eval()
@@ -118,7 +119,7 @@ def test_rows_are_encoded_as_by_loops(form: HSTUForm) -> None:
 def test_gradients_are_those_of_float64(form: HSTUForm) -> None:
     encoder, rows = an_encoder(form), some_rows(7)
     towards = torch.randn(rows.values.shape, generator=torch.Generator().manual_seed(1))
-    exact = HSTU(7, 2, form).double()
+    exact = HSTUEncoder(7, 2, form).double()
     exact.load_state_dict(encoder.state_dict())
     found, wanted = gradients(encoder, rows, towards), gradients(exact, rows, towards)
     for name, gradient in found.items():
@@ -126,7 +127,7 @@ def test_gradients_are_those_of_float64(form: HSTUForm) -> None:
         np.testing.assert_allclose(gradient, wanted[name], rtol=1e-3, atol=1e-4 * scale, err_msg=name)
 
 
-def gradients(encoder: HSTU, rows: Jagged, towards: Tensor) -> dict[str, Tensor]:
+def gradients(encoder: HSTUEncoder, rows: Jagged, towards: Tensor) -> dict[str, Tensor]:
     kind = next(encoder.parameters()).dtype
     values = rows.values.to(kind, copy=True).requires_grad_()
     (encoder(rows.with_values(values)) * towards.to(kind)).sum().backward()

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from nextsession.config import Runtime
@@ -13,14 +13,13 @@ from nextsession.data.log import SessionLog
 from nextsession.errors import DataError
 from nextsession.neural import Facts, NeuralRecommender, NeuralSettings
 from nextsession.nn.embedding import ItemEmbedding
-from nextsession.nn.hstu import HSTU as Encoder
-from nextsession.nn.hstu import HSTUForm
+from nextsession.nn.hstu import HSTUEncoder, HSTUForm
 from nextsession.nn.networks import Head, Input, Network, NextItem
 from nextsession.scores import Scores
 
 _SAMPLED = {"kind": "sampled_softmax", "negatives": {"kind": "uniform", "n": 128, "all_items": True}}
 
-_PUBLISHED: dict[str, Any] = {
+PUBLISHED: Mapping[str, Any] = {
     "dim": 50,
     "layers": 2,
     "heads": 1,
@@ -40,6 +39,7 @@ _PUBLISHED: dict[str, Any] = {
     "epochs": 101,
     "max_length": 200,
 }
+"""What the authors trained the small model of MovieLens 1M with."""
 
 
 class HSTUSettings(NeuralSettings):
@@ -72,10 +72,16 @@ class HSTUSettings(NeuralSettings):
     betas: tuple[float, float] = (0.9, 0.98)
     """How slowly the two moments of Adam forget."""
 
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "HSTUSettings":
+        if (self.dqk is None or self.dv is None) and self.dim % self.heads:
+            raise ValueError(f"heads must divide dim ({self.dim}) unless dqk and dv are given, got {self.heads}")
+        return self
+
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "hstu-ml1m": _PUBLISHED,
-        "hstu-ml1m-large": {**_PUBLISHED, "layers": 8, "heads": 2},
-        "hstu-softmax": {**_PUBLISHED, "normaliser": "length", "loss": {"kind": "softmax"}},
+        "hstu-ml1m": PUBLISHED,
+        "hstu-ml1m-large": {**PUBLISHED, "layers": 8, "heads": 2},
+        "hstu-softmax": {**PUBLISHED, "normaliser": "length", "loss": {"kind": "softmax"}},
     }
 
 
@@ -116,12 +122,16 @@ class HSTU(NeuralRecommender[HSTUSettings]):
     def _inputs(self, items: ItemEmbedding, facts: Facts) -> Input:
         settings = self.config
         places = settings.max_length if settings.positions else 0
-        inputs = Input(items, positions=places, scale=True, rate=settings.dropout)
+        inputs = Input(items, positions=places, scale=True, rate=settings.dropout, **self._kinds(facts))
         if inputs.positions is not None:
             _truncated_normal(inputs.positions, settings.dim**-0.5)
         return inputs
 
-    def _encoder(self) -> Encoder:
+    def _kinds(self, facts: Facts) -> dict[str, Any]:
+        """Return what the input reads beside items."""
+        return {}
+
+    def _encoder(self) -> HSTUEncoder:
         settings = self.config
         form = HSTUForm(
             longest=settings.max_length,
@@ -134,7 +144,7 @@ class HSTU(NeuralRecommender[HSTUSettings]):
             concat=settings.concat,
             rate=settings.dropout,
         )
-        return Encoder(settings.dim, settings.layers, form)
+        return HSTUEncoder(settings.dim, settings.layers, form)
 
     def _head(self, items: ItemEmbedding) -> Head:
         return Head(items, normalise=True, temperature=self.config.temperature)

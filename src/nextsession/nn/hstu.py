@@ -4,12 +4,13 @@ Zhai et al., Actions speak louder than words: trillion-parameter sequential tran
 generative recommendations, ICML 2024; details are those of the authors' public research code.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nextsession.nn.jagged import Jagged
 from nextsession.nn.networks import CausalEncoder
@@ -75,26 +76,57 @@ class HSTUBlock(nn.Module):
     def forward(self, rows: Jagged, buckets: Tensor | None) -> Tensor:
         """Map vectors `(N, D)` to vectors `(N, D)`; `buckets` are those of `time_buckets`."""
         x, form = rows.values, self.form
-        gate, v, q, k = F.silu(self.of_input(_norm(x))).split(self.widths, dim=-1)
+        gate, v, q, k = torch.split(functional.silu(self.of_input(_norm(x))), self.widths, dim=-1)
         attended = silu_attention(
             q, k, v, rows.offsets, rows.longest,
             heads=form.heads,
-            normaliser=float(form.longest + _ROOM) if form.normaliser == "constant" else 1.0,
+            normaliser=self._constant,
             position_bias=self.by_distance,
             time_bias=self.by_time,
             buckets=buckets,
         )  # fmt: skip
-        if form.normaliser == "length":
-            attended = attended / (rows.positions + 1).to(attended.dtype)[:, None]
+        return self._added(x, gate, attended, rows.positions)
+
+    def newest(self, rows: Jagged) -> Tensor:
+        """Map vectors `(N, D)` to those of the newest event of each row, `(B, D)`; anything for an empty row."""
+        form, of_row = self.form, rows.rows
+        at = (rows.offsets[1:] - 1).clamp(min=0)
+        of_gate, of_v, of_q, of_k = torch.split(self.of_input.weight, self.widths)
+        seen = _norm(rows.values)
+        v, k = torch.split(functional.silu(seen @ torch.cat([of_v, of_k]).T), self.widths[1::2], dim=-1)
+        gate, q = torch.split(functional.silu(seen[at] @ torch.cat([of_gate, of_q]).T), self.widths[::2], dim=-1)
+        by_head = (len(of_row), form.heads, -1)
+        scores = (q[of_row].view(by_head) * k.view(by_head)).sum(-1, keepdim=True)
+        if self.by_distance is not None:
+            scores = scores + self.by_distance[form.longest - 1 - rows.from_end][:, None, None]
+        if self.by_time is not None:
+            assert rows.times is not None
+            assert rows.asked_at is not None
+            alone = torch.arange(len(of_row) + 1, device=of_row.device)
+            buckets = time_buckets(rows.times, rows.asked_at[of_row], alone)
+            scores = scores + self.by_time[buckets.int()][:, None, None]
+        weighed = functional.silu(scores) / self._constant * v.view(by_head)
+        attended = rows.with_values(weighed.flatten(1)).sum()
+        return self._added(rows.values[at], gate, attended, (rows.lengths - 1).clamp(min=0))
+
+    @property
+    def _constant(self) -> float:
+        """What sums are divided by if that is one number."""
+        return float(self.form.longest + _ROOM) if self.form.normaliser == "constant" else 1.0
+
+    def _added(self, x: Tensor, gate: Tensor, attended: Tensor, positions: Tensor) -> Tensor:
+        """Add what was attended to, weighed by the gate, to the stream at some places."""
+        if self.form.normaliser == "length":
+            attended = attended / (positions + 1).to(attended.dtype)[:, None]
         attended = _norm(attended)
         part = gate * attended
-        if form.concat:
+        if self.form.concat:
             part = torch.cat([gate, attended, part], dim=-1)
-        added: Tensor = self.project(dropout(part, form.rate, self.training))
+        added: Tensor = self.project(dropout(part, self.form.rate, self.training))
         return x + added
 
 
-class HSTU(CausalEncoder):
+class HSTUEncoder(CausalEncoder):
     """HSTU blocks one after another over rows of vectors.
 
     Row `i` knows when the event after it happens (the question, after the newest) if `form.times`,
@@ -113,15 +145,29 @@ class HSTU(CausalEncoder):
         Raises:
             ValueError: Blocks are biased by time, and the rows have none.
         """
+        return self._through(self.blocks, rows).values
+
+    def last(self, rows: Jagged) -> Tensor:
+        """Return the state after the last value of each row, `(B, D)`; of the last block no more is computed."""
+        if len(rows.values) == 0:
+            return super().last(rows)
+        *first, final = self.blocks
+        assert isinstance(final, HSTUBlock)
+        return final.newest(self._through(first, rows))
+
+    def _through(self, blocks: Iterable[nn.Module], rows: Jagged) -> Jagged:
+        if self.timed and (rows.times is None or rows.asked_at is None):
+            raise ValueError("attention is biased by time, and these rows have none")
+        if len(rows.values) == 0:
+            return rows
         buckets = None
-        if self.timed:
-            if rows.times is None or rows.asked_at is None:
-                raise ValueError("attention is biased by time, and these rows have none")
-            buckets = time_buckets(rows.times, rows.next_times, rows.offsets)
-        for block in self.blocks:
+        for block in blocks:
+            if self.timed and buckets is None:
+                assert rows.times is not None
+                buckets = time_buckets(rows.times, rows.next_times, rows.offsets)
             rows = rows.with_values(block(rows, buckets))
-        return rows.values
+        return rows
 
 
 def _norm(x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=_EPS)
+    return functional.layer_norm(x, x.shape[-1:], eps=_EPS)

@@ -114,3 +114,7 @@ class Runtime(Settings):
     """Where networks are trained; `auto`: on a GPU if there is one."""
     checkpoints: str | None = None
     """A folder in which training is kept as it goes; what is there already is gone on with.  None: nothing is kept."""
+    checkpoint_every: Duration = 60_000
+    """How long at least from one checkpoint to the next within an epoch; after each epoch there is one."""
+    logs: str | None = None
+    """A folder for TensorBoard's event files (needs `tensorboard`).  None: none are written."""

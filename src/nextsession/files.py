@@ -23,7 +23,7 @@ def whole_directory(path: Path) -> Iterator[Path]:
     `path` removes it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
+    mend(path)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     claim = _claim(scratch)
     try:
@@ -53,7 +53,7 @@ def whole_directory(path: Path) -> Iterator[Path]:
             os.close(claim)
 
 
-def _sweep(path: Path) -> None:
+def mend(path: Path) -> None:
     """Remove what killed processes left beside `path`; put back what one of them had set aside."""
     left = re.compile(rf"\.{re.escape(path.name)}\.(old\.)?[a-z0-9_]{{8}}")
     for stale in path.parent.iterdir():

@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import pairwise
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
@@ -17,26 +17,25 @@ from nextsession.config import Runtime
 from nextsession.data.cases import Cases
 from nextsession.data.items import ItemFeature
 from nextsession.data.log import SessionLog, offsets_of
+from nextsession.distributed import Processes, joined, local_rank, started_together
 from nextsession.errors import ConfigError, suggestion
 from nextsession.evaluation import EvaluationSettings, evaluate
 from nextsession.nn.batches import Augmentation, Rows, Slices, Windows, latest, slices
 from nextsession.nn.features import SideFeatures
-from nextsession.nn.losses import FullSoftmax, Loss
+from nextsession.nn.losses import FullSoftmax, Loss, Sum
 from nextsession.nn.negatives import ItemStatistics
 from nextsession.nn.networks import Examples, Network
-from nextsession.recommender import Exclude, Recommender
+from nextsession.recommender import Recommender
 from nextsession.scores import DotScores, Scores
 from nextsession.splits import fingerprint
-from nextsession.training import Epoch, TrainingSettings, TrainingState, epochs, facts_of, load_state, save_state, start
+from nextsession.training import enough_memory, start
+from nextsession.training_run import RunSettings, TrainingRun
 
 ASKED_TOKENS = 1 << 16
 """Events of histories that are encoded at once when questions are answered."""
 
-CURVE = ("epoch", "loss", "validation", "cpu_seconds", "seconds", "positives", "learning_rate")
-"""Columns of `curve_`."""
 
-
-class NeuralSettings(TrainingSettings):
+class NeuralSettings(RunSettings):
     """Settings of every neural model."""
 
     preset: str | None = None
@@ -57,16 +56,6 @@ class NeuralSettings(TrainingSettings):
     """Share of the numbers set to 0 while training."""
     loss: Loss = FullSoftmax()
     """What training makes small."""
-    patience: int = Field(default=10, ge=0)
-    """Validations without a better score before training ends; 0: train all epochs. The best weights answer either way."""
-    validate_every: int = Field(default=1, ge=1)
-    """Epochs between two validations; there are none without validation questions."""
-    validation_metric: str = "ndcg@10"
-    """What a better score is: a metric and the length of the lists."""
-    validation_questions: int = Field(default=10_000, ge=1)
-    """Questions of a validation at most, the same ones each time."""
-    validation_exclude: Exclude = "nothing"
-    """What the lists of a validation leave out, as in an evaluation."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Recipes by name."""
@@ -81,10 +70,12 @@ class NeuralSettings(TrainingSettings):
         return {**cls.presets[values["preset"]], **values}
 
     @model_validator(mode="after")
-    def _metric_has_a_length(self) -> "NeuralSettings":
-        name, at, k = self.validation_metric.partition("@")
-        if not (name and at and k.isdigit() and int(k) > 0):
-            raise ValueError(f"validation_metric must be a metric and a length such as ndcg@10, got {self.validation_metric!r}")
+    def _sampling_if_sparse(self) -> "NeuralSettings":
+        losses = [part.loss for part in self.loss.parts] if isinstance(self.loss, Sum) else [self.loss]
+        if self.sparse and any(isinstance(loss, FullSoftmax) for loss in losses):
+            raise ValueError(
+                "sparse = true needs a loss that samples, such as sampled_softmax; softmax moves all items"
+            )
         return self
 
 
@@ -142,18 +133,16 @@ class NeuralRecommender(Recommender[N], Generic[N]):
     # -- learning -------------------------------------------------------------------------------
 
     def _fit(self, log: SessionLog, runtime: Runtime) -> None:
-        settings = self.config
         device = device_of(runtime)
         counts = np.bincount(log.items[log.labels == 1], minlength=log.n_items).astype(np.float32)
         self.facts_ = Facts(log.n_items, log.action_names if self.reads_actions else (), self._features(log))
         self.popularity_ = np.log1p(counts)
         rows = self._rows(log)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(runtime.seed)
-            self.network_ = self._network(self.facts_).to(device)
-        state = start(self.network_, settings)
-        statistics = ItemStatistics(torch.from_numpy(counts).to(device))
-        self._train(state, rows, statistics, runtime, device)
+        with joined(device) as processes, enough_memory(self.name, self.config):
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                torch.manual_seed(runtime.seed)
+                self.network_ = self._network(self.facts_).to(device)
+            self._train(rows, ItemStatistics(torch.from_numpy(counts).to(device)), runtime, device, processes)
         self.network_.to("cpu").eval().requires_grad_(False)
         self._tabulate()
 
@@ -180,54 +169,24 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         return Rows(log, found, None, self._actions(log), self._augmentation())
 
     def _train(
-        self, state: TrainingState, rows: Rows, statistics: ItemStatistics, runtime: Runtime, device: torch.device
+        self, rows: Rows, statistics: ItemStatistics, runtime: Runtime, device: torch.device, processes: Processes
     ) -> None:
-        settings = self.config
-        questions = _some(self._validation, settings.validation_questions, runtime.seed)
-        curve: list[list[float]] = []
-        state.notes = {"curve": curve, "best": -math.inf, "since": 0}
-        facts = {"model": self.name, "seed": runtime.seed, "settings": settings.model_dump(mode="json")}
-        facts |= {"data": fingerprint(rows.log) if runtime.checkpoints else ""}
-        place = None if runtime.checkpoints is None else Path(runtime.checkpoints) / self.name
-        if place is not None and place.exists():
-            load_state(state, place, facts)
-        keep = None if place is None else lambda current: save_state(current, place, facts)
-        if len(rows) and not self._finished(state.notes):
-            for epoch in epochs(
-                state, rows, lambda e, n: self._loss(e, n, statistics), settings,
-                seed=runtime.seed, device=device, name=self.name, checkpoint=keep, progress=self._progress,
-            ):  # fmt: skip
-                self._note(state, epoch, questions, device)
-                if keep is not None:
-                    keep(state)
-                if self._finished(state.notes):
-                    break
-        self.network_.load_state_dict(state.best or state.weights())
-        self.curve_ = np.array(state.notes["curve"], np.float64).reshape(-1, len(CURVE))
-
-    def _finished(self, notes: Mapping[str, Any]) -> bool:
-        return bool(self.config.patience and notes["since"] >= self.config.patience)
-
-    def _note(self, state: TrainingState, epoch: Epoch, questions: list[Cases], device: torch.device) -> None:
-        """Add the epoch to the curve, and keep its weights if they answer best so far."""
-        settings, score = self.config, math.nan
-        if questions and (epoch.number % settings.validate_every == 0 or epoch.number == settings.epochs):
-            mine = state.weights()
-            now = {k: v.detach().clone() for k, v in self.network_.state_dict().items()} if state.average else None
-            self.network_.load_state_dict(mine)
-            score = self._validated(questions)
-            if now is not None:
-                self.network_.load_state_dict(now)
-            if score > state.notes["best"]:
-                state.best = mine
-                state.notes |= {"best": score, "since": 0}
-            else:
-                state.notes["since"] += 1
-        facts = facts_of(epoch)
-        row = [facts.get(name, score) for name in CURVE if name not in ("epoch",)]
-        state.notes["curve"].append([float(epoch.number), *map(float, row)])
-        if not math.isnan(score):
-            self._progress(f"{self.name}: {settings.validation_metric} {score:.4f}", epoch.number, settings.epochs)
+        questions = _some(self._validation, self.config.validation_questions, runtime.seed)
+        facts: dict[str, Any] = {}
+        if runtime.checkpoints is not None:
+            facts = {"data": fingerprint(rows.log), "questions": [fingerprint(cases.histories) for cases in questions]}
+        run = TrainingRun(
+            self.name,
+            self.config,
+            runtime,
+            device,
+            processes,
+            facts,
+            (lambda: self._validated(questions)) if questions else None,
+            self._progress,
+        )
+        state = start(self.network_, self.config)
+        self.curve_ = run.train(state, rows, lambda examples, network: self._loss(examples, network, statistics))
 
     def _validated(self, questions: list[Cases]) -> float:
         metric, _, k = self.config.validation_metric.partition("@")
@@ -236,7 +195,8 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         )
         self._tabulate()
         report = evaluate(self, lambda: iter(questions), settings)
-        return float(np.nanmean(report.values(self.config.validation_metric)))
+        values = report.values(self.config.validation_metric)
+        return float(np.nanmean(values)) if np.any(np.isfinite(values)) else math.nan
 
     # -- answering ------------------------------------------------------------------------------
 
@@ -260,8 +220,12 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         rows = Rows(histories, asked, asked_at, self._actions(histories))
         device = next(self.network_.parameters()).device
         some = np.flatnonzero(asked.lengths)
-        some = some[np.argsort(asked.lengths[some], kind="stable")]  # of like lengths: little padding where there is any
-        edges = np.searchsorted(np.cumsum(asked.lengths[some]), np.arange(ASKED_TOKENS, asked.lengths.sum(), ASKED_TOKENS))
+        some = some[
+            np.argsort(asked.lengths[some], kind="stable")
+        ]  # of like lengths: little padding where there is any
+        edges = np.searchsorted(
+            np.cumsum(asked.lengths[some]), np.arange(ASKED_TOKENS, asked.lengths.sum(), ASKED_TOKENS)
+        )
         with torch.inference_mode():
             for part in np.split(some, np.unique(edges)):
                 if len(part):
@@ -316,7 +280,11 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         self.facts_ = Facts(len(self.vocabulary_), tuple(names.split("\n")) if names else (), features)
         with torch.random.fork_rng(devices=[]):
             self.network_ = self._network(self.facts_)
-        weights = {k.removeprefix("network."): torch.from_numpy(v.copy()) for k, v in arrays.items() if k.startswith("network.")}
+        weights = {
+            k.removeprefix("network."): torch.from_numpy(v.copy())
+            for k, v in arrays.items()
+            if k.startswith("network.")
+        }
         self.network_.load_state_dict(weights)
         self.network_.eval().requires_grad_(False)
         self._tabulate()
@@ -330,7 +298,9 @@ def device_of(runtime: Runtime) -> torch.device:
     """
     if runtime.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("runtime: device = 'cuda', and torch finds no GPU; use 'auto' or 'cpu'.")
-    return torch.device("cuda" if runtime.device != "cpu" and torch.cuda.is_available() else "cpu")
+    if runtime.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank()) if started_together() else torch.device("cuda")
 
 
 def _some(validation: Iterable[Cases], most: int, seed: int) -> list[Cases]:
@@ -341,5 +311,5 @@ def _some(validation: Iterable[Cases], most: int, seed: int) -> list[Cases]:
         return blocks
     chosen = np.sort(np.random.default_rng(seed).choice(sizes.sum(), most, replace=False))
     begins = offsets_of(sizes)
-    parts = [chosen[(chosen >= a) & (chosen < z)] - a for a, z in zip(begins[:-1], begins[1:], strict=True)]
+    parts = [chosen[(chosen >= a) & (chosen < z)] - a for a, z in pairwise(begins)]
     return [cases.take(part) for cases, part in zip(blocks, parts, strict=True) if len(part)]

@@ -10,9 +10,12 @@ class Progress(Protocol):
     pass one that records.
     """
 
-    def __call__(self, task: str, done: int, total: int | None) -> None:
-        """Report that `done` of `total` units of `task` are finished (`total` None: not known)."""
+    def __call__(self, task: str, done: int, total: int | None, note: str = "") -> None:
+        """Report that `done` of `total` units of `task` are finished (`total` None: not known).
+
+        `note` says how it goes, such as the loss of a network and how fast it is trained.
+        """
 
 
-def silent(task: str, done: int, total: int | None) -> None:
+def silent(task: str, done: int, total: int | None, note: str = "") -> None:
     """Report nothing."""

@@ -2,53 +2,54 @@
 
 Every step draws its random numbers from a seed of its own, made of the seed, the epoch and the step.
 So a step can be repeated: training that was killed goes on from the last checkpoint and ends bit for
-bit where it would have ended, and no random state has to be kept.
+bit where it would have ended, and no random state has to be kept.  It also lets several processes
+draw the same negatives.
 """
 
 import contextlib
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nextsession.config import Settings
-from nextsession.errors import ArtifactError, TrainingError
-from nextsession.files import whole_directory
+from nextsession.distributed import ALONE, Processes
+from nextsession.errors import TrainingError
 from nextsession.nn.batches import Rows
 from nextsession.nn.networks import Examples, Network
 from nextsession.nn.ops.matmul import fast_matmul
+from nextsession.nn.optimisers import Optimiser, OptimiserSettings, clip, gradients
 from nextsession.progress import Progress, silent
+from nextsession.training_state import TrainingState, load_state, save_state
+
+__all__ = ["Epoch", "TrainingSettings", "TrainingState", "epochs", "factor", "load_state", "save_state", "start"]
+
+Objective = Callable[[Examples, Network], Tensor]
+"""The mean loss of the positives of a batch."""
 
 _LOOK = 50
 """Steps between two looks at the loss on a device that computes while we go on."""
+_TELL = 0.2
+"""Seconds between two reports of progress."""
+_ASTRAY = 1000
+"""A loss that many times the first (or 1) is not coming back."""
 
 
-class TrainingSettings(Settings):
+class TrainingSettings(OptimiserSettings):
     """How a network is trained; every neural model has these settings."""
 
     epochs: int = Field(default=100, ge=1)
     """Passes over the rows of training, at most."""
     batch_size: int = Field(default=128, ge=1)
-    """Rows in a step, at most."""
+    """Rows in a step, at most; of all processes together if there are several."""
     batch_tokens: int | None = Field(default=None, ge=1)
     """Events in a step, at most; none: no limit."""
-    optimiser: Literal["adam", "adamw", "adagrad", "sgd"] = "adam"
-    """What turns gradients into steps."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Size of the steps."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """How slowly the two moments of Adam forget."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """L2 penalty (`adam`, `adagrad`, `sgd`), or decay beside the gradient (`adamw`)."""
     schedule: Literal["constant", "cosine", "linear", "step"] = "constant"
     """How the learning rate falls: not, to a twentieth, to nothing, or tenfold every `step_epochs`."""
     step_epochs: int = Field(default=3, ge=1)
@@ -58,9 +59,10 @@ class TrainingSettings(Settings):
     clip: float = Field(default=0.0, ge=0)
     """Longest gradient, over all weights together; 0: any length."""
     ema: float = Field(default=0.0, ge=0, lt=1)
-    """Answers are given by an average of the weights that forgets this slowly (.999, say); 0: by the weights."""
+    """Answers are given by an average of the weights that forgets this slowly (.999, say), and faster in the first
+    steps, so that it is not full of weights that know nothing; 0: by the weights."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the matrix products; sums and the loss are float32 either way."""
+    """Of the matrix products in the network; weights, sums and the loss are float32 either way."""
 
 
 @dataclass(frozen=True)
@@ -74,44 +76,15 @@ class Epoch:
     positives: int
     """How many there were."""
     cpu_seconds: float
+    """Of this process."""
     seconds: float
     learning_rate: float
     """At its end."""
 
 
-@dataclass
-class TrainingState:
-    """Everything that training changes: kept in checkpoints, and nowhere else."""
-
-    network: Network
-    optimiser: torch.optim.Optimizer
-    average: dict[str, Tensor] | None = None
-    """Averaged weights, if there are any."""
-    epoch: int = 0
-    """Epochs that are finished."""
-    step: int = 0
-    """Steps taken since then."""
-    total: float = 0.0
-    """Sum of the loss over the positives since then."""
-    positives: int = 0
-    cpu_seconds: float = 0.0
-    seconds: float = 0.0
-    best: dict[str, Tensor] | None = None
-    """Weights of the best epoch so far, if somebody validates."""
-    notes: dict[str, Any] = field(default_factory=dict)
-    """What the caller keeps: the curve, the best score."""
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return a copy of the weights that answer: averaged ones if there are any."""
-        found = dict(self.network.state_dict())
-        if self.average is not None:
-            found.update(self.average)
-        return {name: weight.detach().clone() for name, weight in found.items()}
-
-
 def start(network: Network, settings: TrainingSettings) -> TrainingState:
     """Return the state before the first step."""
-    state = TrainingState(network, _optimiser(network, settings))
+    state = TrainingState(network, Optimiser(network, settings))
     if settings.ema:
         state.average = {name: p.detach().clone() for name, p in network.named_parameters()}
     return state
@@ -120,7 +93,7 @@ def start(network: Network, settings: TrainingSettings) -> TrainingState:
 def epochs(
     state: TrainingState,
     rows: Rows,
-    loss: Callable[[Examples, Network], Tensor],
+    loss: Objective,
     settings: TrainingSettings,
     *,
     seed: int,
@@ -129,6 +102,7 @@ def epochs(
     checkpoint: Callable[[TrainingState], None] | None = None,
     every: float = 60.0,
     progress: Progress = silent,
+    processes: Processes = ALONE,
 ) -> Iterator[Epoch]:
     """Train from `state` on, yielding after each epoch.
 
@@ -140,227 +114,248 @@ def epochs(
         seed: Of the order of the rows and of every step.
         device: Where the network is.
         name: Of the model, for messages.
-        checkpoint: Told to keep the state, at least `every` seconds apart, between two steps.
+        checkpoint: Told to keep the state between two steps, at least `every` seconds apart.
         every: Seconds.
-        progress: Told of the steps taken.
+        progress: Told of the steps taken, with the loss and the speed.
+        processes: Which share of each batch is ours; all must call this with equal arguments.
 
     Raises:
-        TrainingError: The loss is not a number, or memory does not suffice.
+        TrainingError: The loss is not a number or grows without end, or memory does not suffice.
     """
-    n_steps = len(rows.order(np.random.default_rng(0), settings.batch_size, settings.batch_tokens))
+    passes = _Passes(state, rows, loss, settings, seed, device, name, processes, checkpoint, every, progress)
     while state.epoch < settings.epochs:
-        order = rows.order(_rng(seed, state.epoch, -1), settings.batch_size, settings.batch_tokens)
-        with _training(state.network, device):
-            yielded = _epoch(
-                state, rows, order, loss, settings, seed, device, name, n_steps, checkpoint, every, progress
-            )
-        yield yielded
+        with _training(state.network, device), enough_memory(name, settings):
+            epoch = passes.epoch()
+        yield epoch
 
 
-def _epoch(
-    state: TrainingState,
-    rows: Rows,
-    order: list[Any],
-    loss: Callable[[Examples, Network], Tensor],
-    settings: TrainingSettings,
-    seed: int,
-    device: torch.device,
-    name: str,
-    n_steps: int,
-    checkpoint: Callable[[TrainingState], None] | None,
-    every: float,
-    progress: Progress,
-) -> Epoch:
-    network, optimiser = state.network, state.optimiser
-    pending: list[tuple[Tensor, int]] = []
-    kept = time.monotonic()
-    began, began_cpu = time.monotonic(), time.process_time()
+@dataclass
+class _Passes:
+    """Passes over the rows: what is fixed while `state` changes."""
 
-    def look() -> None:
-        for value, count in pending:
-            state.total += float(value) * count
-            state.positives += count
-        if pending and not math.isfinite(state.total):
-            raise TrainingError(
-                f"{name}: the loss is not a number in epoch {state.epoch + 1}, by step {state.step} of {len(order)} "
-                f"(learning_rate = {settings.learning_rate:g}, precision = {settings.precision!r}). "
-                "Lower learning_rate first; then clip = 1, or precision = 'float32'."
-            )
-        pending.clear()
+    state: TrainingState
+    rows: Rows
+    loss: Objective
+    settings: TrainingSettings
+    seed: int
+    device: torch.device
+    name: str
+    processes: Processes
+    checkpoint: Callable[[TrainingState], None] | None
+    every: float
+    progress: Progress
+    pending: list[tuple[Tensor, Tensor | int]] = field(default_factory=list)
+    """Loss and number of positives of steps that were not looked at yet: that may mean to wait for the device."""
+    told: float = 0.0
+    kept: float = field(default_factory=time.monotonic)
 
-    rate = settings.learning_rate
-    for step in range(state.step, len(order)):
-        rng = _rng(seed, state.epoch, step)
-        torch.manual_seed(int(rng.integers(2**63)))
-        rate = settings.learning_rate * factor(settings, state.epoch * n_steps + step, settings.epochs * n_steps, n_steps)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        try:
-            batch = rows.batch(order[step], rng).to(device)
-            with _autocast(settings, device):
-                examples = network.examples(batch)
-            if len(examples):
-                value = loss(examples, network)
-                value.backward()  # type: ignore[no-untyped-call]
-                if settings.clip:
-                    torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
-                pending.append((value.detach(), len(examples)))
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise _too_large(name, settings, error) from error
-        except RuntimeError as error:
-            if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
-                raise
-            raise _too_large(name, settings, error) from error
-        if state.average is not None:
-            _average(state.average, network, settings.ema)
-        state.step = step + 1
-        if device.type == "cpu" or state.step % _LOOK == 0:
-            look()
-        progress(f"{name}: epoch {state.epoch + 1} of {settings.epochs}", state.step, len(order))
-        if checkpoint is not None and time.monotonic() - kept > every:
-            look()
+    def epoch(self) -> Epoch:
+        """Take the steps that are left of an epoch."""
+        state, settings = self.state, self.settings
+        order = self.rows.order(
+            np.random.default_rng([self.seed, state.epoch, 0]), settings.batch_size, settings.batch_tokens
+        )
+        since, since_cpu = time.monotonic(), time.process_time()
+        rate = settings.learning_rate
+
+        def account() -> None:
+            nonlocal since, since_cpu
             now, now_cpu = time.monotonic(), time.process_time()
-            state.seconds, began = state.seconds + now - began, now
-            state.cpu_seconds, began_cpu = state.cpu_seconds + now_cpu - began_cpu, now_cpu
-            checkpoint(state)
-            kept = time.monotonic()
-    look()
-    done = Epoch(
-        number=state.epoch + 1,
-        loss=state.total / max(1, state.positives),
-        positives=state.positives,
-        cpu_seconds=state.cpu_seconds + time.process_time() - began_cpu,
-        seconds=state.seconds + time.monotonic() - began,
-        learning_rate=rate,
-    )
-    state.epoch, state.step, state.total, state.positives = state.epoch + 1, 0, 0.0, 0
-    state.seconds = state.cpu_seconds = 0.0
-    return done
+            state.seconds, since = state.seconds + now - since, now
+            state.cpu_seconds, since_cpu = state.cpu_seconds + now_cpu - since_cpu, now_cpu
+
+        for step in range(state.step, len(order)):
+            rate = settings.learning_rate * factor(settings, state.epoch, step, len(order))
+            self.step(order[step], step, rate, len(order))
+            state.step = step + 1
+            if self.device.type == "cpu" or state.step % _LOOK == 0:
+                self.look(len(order))
+            now = time.monotonic()
+            if now - self.told > _TELL or state.step == len(order):
+                account()
+                self.tell(len(order), rate)
+            if self.checkpoint is not None and now - self.kept >= self.every and state.step < len(order):
+                self.look(len(order))
+                account()
+                self.checkpoint(state)
+                self.kept = time.monotonic()
+        self.look(len(order))
+        self.check_weights()
+        account()
+        done = Epoch(
+            state.epoch + 1,
+            state.total / max(1, state.positives),
+            state.positives,
+            state.cpu_seconds,
+            state.seconds,
+            rate,
+        )
+        state.epoch, state.step, state.total, state.positives = state.epoch + 1, 0, 0.0, 0
+        state.seconds = state.cpu_seconds = 0.0
+        self.kept = time.monotonic()  # whoever is told of the epoch keeps it
+        return done
+
+    def step(self, rows: NDArray[np.int64], step: int, rate: float, steps: int) -> None:
+        """Teach the network a batch, of which other processes may take shares."""
+        state, settings, processes = self.state, self.settings, self.processes
+        network = state.network
+        rng = np.random.default_rng([self.seed, state.epoch, step + 1])
+        common = int(rng.integers(2**63))
+        if processes.size > 1:  # what differs from row to row must not repeat from one process to the next
+            rng = np.random.default_rng([self.seed, state.epoch, step + 1, processes.rank + 1])
+        torch.manual_seed(int(rng.integers(2**63)))
+        batch = self.rows.batch(processes.share(rows), rng).to(self.device)
+        with _autocast(settings, self.device):
+            examples = network.examples(batch)
+        examples = replace(examples, queries=examples.queries.float())
+        torch.manual_seed(common)  # all processes draw the same negatives
+        value: Tensor | float = 0.0
+        count: Tensor | int = len(examples)
+        if processes.size == 1:
+            if not len(examples):
+                return
+            value = self.loss(examples, network)
+            value.backward()  # type: ignore[no-untyped-call]
+            value = value.detach()
+        else:
+            weight: Tensor | float = 0.0
+            if len(examples):
+                weight = _weight(examples)
+                value = self.loss(examples, network) * weight
+                value.backward()  # type: ignore[no-untyped-call]
+            sums = processes.sum_gradients(network, [value, weight, float(len(examples))])
+            if not sums[2]:
+                return
+            torch._foreach_div_(gradients(network), sums[1])
+            value, count = sums[0] / sums[1], sums[2]
+        if settings.clip:
+            clip(network, settings.clip)
+        state.optimiser.step(rate)
+        self.pending.append((value, count))
+        if state.average is not None:
+            taken = state.epoch * steps + step
+            _average(state.average, network, min(settings.ema, (1 + taken) / (10 + taken)))
+
+    def look(self, steps: int) -> None:
+        """Add up the losses of the last steps.
+
+        Raises:
+            TrainingError: One is not a number, or far above the first of all.
+        """
+        state = self.state
+        for loss, n in self.pending:
+            value, count = float(loss), int(n)
+            if state.first_loss is None:
+                state.first_loss = value
+            if not math.isfinite(value):
+                raise self._astray(
+                    f"the loss is not a number in epoch {state.epoch + 1}, by step {state.step} of {steps}"
+                )
+            if value > _ASTRAY * max(1.0, state.first_loss):
+                raise self._astray(
+                    f"the loss has grown from {state.first_loss:.3g} to {value:.3g} in epoch {state.epoch + 1}, "
+                    f"by step {state.step} of {steps}"
+                )
+            state.total += value * count
+            state.positives += count
+        self.pending.clear()
+
+    def check_weights(self) -> None:
+        """Raise `TrainingError` if the last steps have ruined the weights."""
+        sizes = [p.detach().abs().max() for p in self.state.network.parameters() if p.numel()]
+        if sizes and not bool(torch.stack(sizes).isfinite().all()):
+            raise self._astray(f"weights are not numbers after epoch {self.state.epoch + 1}")
+
+    def tell(self, steps: int, rate: float) -> None:
+        """Report how far training has come."""
+        state, now = self.state, time.monotonic()
+        self.told = now
+        mean = state.total / max(1, state.positives)
+        speed = state.positives / max(state.seconds, 1e-9)
+        self.progress(
+            f"{self.name}: training",
+            state.epoch * steps + state.step,
+            self.settings.epochs * steps,
+            f"epoch {state.epoch + 1} of {self.settings.epochs} · loss {mean:.4f} · rate {rate:.2g} · "
+            f"{thousands(speed)} positions/s",
+        )
+
+    def _astray(self, what: str) -> TrainingError:
+        settings = self.settings
+        return TrainingError(
+            f"{self.name}: {what} (learning_rate = {settings.learning_rate:g}, precision = {settings.precision!r}). "
+            "Lower learning_rate first; then clip = 1, or precision = 'float32'."
+        )
 
 
-def factor(settings: TrainingSettings, step: int, total: int, per_epoch: int) -> float:
-    """Return by what the learning rate is multiplied in a step, counted from 0, of `total`."""
-    warm = round(settings.warmup * total)
-    if step < warm:
-        return (step + 1) / warm
-    done = (step - warm) / max(1, total - warm)
+def factor(settings: TrainingSettings, epoch: int, step: int, steps: int) -> float:
+    """Return by what the learning rate is multiplied in a step of an epoch of `steps`, all counted from 0."""
+    done, warm = epoch + step / steps, settings.warmup * settings.epochs
+    if done < warm:
+        return min(1.0, (done + 1 / steps) / warm)
+    left = 1 - (done - warm) / (settings.epochs - warm)
     if settings.schedule == "cosine":
-        return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done))
+        return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (1 - left)))
     if settings.schedule == "linear":
-        return 1 - done
+        return left
     if settings.schedule == "step":
-        return float(0.1 ** (step // (per_epoch * settings.step_epochs)))
+        return float(0.1 ** (epoch // settings.step_epochs))
     return 1.0
 
 
-# -- keeping ------------------------------------------------------------------------------------
+def thousands(number: float) -> str:
+    """Write a number in three digits or so.
 
-FORMAT = 1
-
-
-def save_state(state: TrainingState, path: Path, facts: Mapping[str, Any]) -> None:
-    """Write a checkpoint: a directory of plain arrays and JSON, whole or not at all.
-
-    Args:
-        state: What training has changed so far.
-        path: A directory; a checkpoint there is replaced.
-        facts: What the training is of; `load_state` refuses a checkpoint whose facts differ.
+    >>> thousands(123456), thousands(987), thousands(2.5e6)
+    ('123k', '987', '2.50M')
     """
-    tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in (state.average or {}).items()}
-    tensors |= {f"best.{k}": v for k, v in (state.best or {}).items()}
-    scalars: dict[str, Any] = {}
-    for number, slots in state.optimiser.state_dict()["state"].items():
-        for slot, value in slots.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimiser.{number}.{slot}"] = value
-            else:
-                scalars[f"{number}.{slot}"] = value
-    names = ("epoch", "step", "total", "positives", "cpu_seconds", "seconds", "notes")
-    content = {
-        "format": FORMAT,
-        "facts": dict(facts),
-        "optimiser": scalars,
-        "best": state.best is not None,
-        "average": state.average is not None,
-        **{name: getattr(state, name) for name in names},
-    }
-    with whole_directory(path) as scratch:
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, scratch / "state.safetensors")
-        (scratch / "manifest.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if number >= size:
+            digits = max(0, 2 - int(math.log10(number / size)))
+            return f"{number / size:.{digits}f}{letter}"
+    return f"{number:.0f}"
 
 
-def load_state(state: TrainingState, path: Path, facts: Mapping[str, Any]) -> None:
-    """Take back what `save_state` wrote.
+@contextlib.contextmanager
+def enough_memory(name: str, settings: TrainingSettings) -> Iterator[None]:
+    """Say what to lower if memory does not suffice inside.
 
     Raises:
-        ArtifactError: It is damaged, of a newer version, or of another training: the message says in what.
+        TrainingError: It does not.
     """
     try:
-        content = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        tensors = load_file(path / "state.safetensors")
-    except Exception as error:
-        raise ArtifactError(f"{path} is no readable checkpoint: {error}. Remove it to start anew.") from error
-    if content.get("format") != FORMAT:
-        raise ArtifactError(
-            f"{path} has the format {content.get('format')!r}, this version reads {FORMAT}. Remove it to start anew."
-        )
-    for name, value in facts.items():
-        if content["facts"].get(name) != value:
-            raise ArtifactError(
-                f"{path} is a checkpoint of another training: its {name} is {content['facts'].get(name)!r}, now it is "
-                f"{value!r}. Choose another folder, or remove it to start anew."
-            )
-    try:
-        _take_back(state, content, tensors)
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise ArtifactError(f"{path} is damaged: {error}. Remove it to start anew.") from error
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _too_large(name, settings, error) from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
+            raise
+        raise _too_large(name, settings, error) from error
 
 
-def _take_back(state: TrainingState, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-    device = next(state.network.parameters()).device
-    state.network.load_state_dict(part("network."))
-    slots: dict[int, dict[str, Any]] = {}
-    for key, value in (part("optimiser.") | content["optimiser"]).items():
-        number, _, slot = key.partition(".")
-        slots.setdefault(int(number), {})[slot] = value
-    groups = state.optimiser.state_dict()["param_groups"]
-    state.optimiser.load_state_dict({"state": slots, "param_groups": groups})
-    if content["average"]:
-        state.average = {k: v.to(device) for k, v in part("average.").items()}
-    if content["best"]:
-        state.best = {k: v.to(device) for k, v in part("best.").items()}
-    for name in ("epoch", "step", "total", "positives", "cpu_seconds", "seconds", "notes"):
-        setattr(state, name, content[name])
+def _too_large(name: str, settings: TrainingSettings, error: BaseException) -> TrainingError:
+    rows = f"{settings.batch_size} rows"
+    if settings.batch_tokens is not None:
+        rows += f" or {settings.batch_tokens} events"
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return TrainingError(
+        f"{name}: memory does not suffice for steps of {rows} ({said}). "
+        "Lower batch_size or batch_tokens first; then max_length, dim, or the negatives that the loss draws."
+    )
 
 
-# -- inside -------------------------------------------------------------------------------------
+def _weight(examples: Examples) -> Tensor | float:
+    """Return what the mean of a loss is divided by."""
+    if examples.weights is None:
+        return float(len(examples))
+    weights = examples.weights if examples.of_query is None else examples.weights[examples.of_query]
+    return weights.sum()
 
 
-def _optimiser(network: Network, settings: TrainingSettings) -> torch.optim.Optimizer:
-    weights = list(network.parameters())
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimiser == "adagrad":
-        return torch.optim.Adagrad(weights, lr=rate, weight_decay=decay)
-    if settings.optimiser == "sgd":
-        return torch.optim.SGD(weights, lr=rate, weight_decay=decay)
-    kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
-    return kind(weights, lr=rate, betas=settings.betas, weight_decay=decay, fused=True)
-
-
-def _average(average: dict[str, Tensor], network: Network, ema: float) -> None:
+def _average(average: dict[str, Tensor], network: Network, slowly: float) -> None:
+    names, weights = zip(*network.named_parameters(), strict=True)
     with torch.no_grad():
-        for name, weight in network.named_parameters():
-            average[name].lerp_(weight, 1 - ema)
-
-
-def _rng(seed: int, epoch: int, step: int) -> np.random.Generator:
-    return np.random.default_rng([seed, epoch, step + 1])
+        torch._foreach_lerp_([average[name] for name in names], list(weights), 1 - slowly)
 
 
 @contextlib.contextmanager
@@ -379,15 +374,3 @@ def _autocast(settings: TrainingSettings, device: torch.device) -> contextlib.Ab
     if settings.precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
-
-
-def _too_large(name: str, settings: TrainingSettings, error: BaseException) -> TrainingError:
-    return TrainingError(
-        f"{name}: memory does not suffice for a step of {settings.batch_size} rows "
-        f"({str(error).splitlines()[0]}). Lower batch_size, or limit batch_tokens, or lower max_length or dim."
-    )
-
-
-def facts_of(epoch: Epoch) -> dict[str, Any]:
-    """Return an epoch as JSON holds it."""
-    return asdict(epoch)

@@ -20,6 +20,7 @@ from nextsession.data.log import SessionLog, offsets_of
 from nextsession.distributed import Processes, joined, local_rank, started_together
 from nextsession.errors import ConfigError, suggestion
 from nextsession.evaluation import EvaluationSettings, evaluate
+from nextsession.nn.augmentation import Variation, in_turn
 from nextsession.nn.batches import Augmentation, Rows, Slices, Windows, latest, slices
 from nextsession.nn.features import SideFeatures
 from nextsession.nn.losses import FullSoftmax, Loss, Sum
@@ -46,6 +47,8 @@ class NeuralSettings(RunSettings):
     """Newest events of a row that are read."""
     windows: Windows = "latest"
     """Of rows longer than that: train on the newest events, or on all in pieces; or on every beginning of every row."""
+    augment: tuple[Variation, ...] = ()
+    """How rows of training are varied at random in every step, in this order."""
     dim: int = Field(default=64, ge=1)
     """Width of the vectors."""
     features: tuple[str, ...] = ()
@@ -127,8 +130,8 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         return self.config.loss(examples, network.head, statistics)
 
     def _augmentation(self) -> Augmentation | None:
-        """Return how rows of training are varied; by default not."""
-        return None
+        """Return how rows of training are varied; by default as `config.augment` says."""
+        return in_turn(self.config.augment, self.least_events)
 
     # -- learning -------------------------------------------------------------------------------
 

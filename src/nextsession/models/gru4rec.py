@@ -1,0 +1,322 @@
+"""GRU4Rec: a recurrent network over the events of a session, trained in session-parallel batches."""
+
+import math
+import time
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from nextsession.config import Runtime, Settings
+from nextsession.data.cases import Cases
+from nextsession.data.log import SessionLog
+from nextsession.errors import TrainingError
+from nextsession.nn.gru4rec_cell import size_of, weights_of
+from nextsession.nn.gru4rec_epoch import EMBEDDINGS, Moved, Rules, Sampling, epoch
+from nextsession.nn.gru4rec_losses import ACTIVATIONS, LOSSES
+from nextsession.nn.gru4rec_math import alias_table
+from nextsession.nn.gru4rec_tiles import padded
+from nextsession.recommender import Recommender
+from nextsession.scores import DotScores
+
+CURVE = ("epoch", "loss", "validation", "cpu_seconds")
+"""Columns of `curve_`."""
+
+_NEVER = np.float32(-1e9)  # the bias of an item that no training event held: it comes last
+_CUTOFF = 20  # length of the lists of a validation
+
+
+class GRU4RecSettings(Settings):
+    """Settings of `GRU4Rec`; the defaults are the published ones for RSC15."""
+
+    layers: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(100,), min_length=1)
+    """Units of each layer."""
+    embedding: Literal["constrained", "separate", "none"] = "constrained"
+    """What an item is when it goes in: the vector it is scored with, one of its own, or three gates of its own."""
+    embedding_dim: int | None = Field(default=None, ge=1)
+    """Width of separate vectors; none: the units of the first layer."""
+    reset_gate: Literal["before", "after"] = "before"
+    """The reset gate is applied to the state before its product (as published), or after it (as in cuDNN)."""
+    loss: Literal["cross-entropy", "bpr-max", "bpr", "top1", "top1-max"] = "cross-entropy"
+    """What is minimised: over all candidates (large logs), or in pairs (`bpr-max`: small logs)."""
+    batch_size: int = Field(default=32, ge=1)
+    """Sessions side by side; the targets of the others are negatives."""
+    n_sample: int = Field(default=2048, ge=0)
+    """Further negatives, drawn for the whole batch."""
+    sample_alpha: float = Field(default=0.75, ge=0, le=1)
+    """They are drawn in proportion to this power of the popularity: 0 all alike, 1 as popular."""
+    logq: float | Literal["exact"] = 1.0
+    """Cross-entropy: how much of the logarithm of the popularity that candidates owe to the way they are drawn is
+    taken off their scores, 0 nothing; "exact": the logarithm of how often each is expected among them."""
+    bpreg: float = Field(default=1.0, ge=0)
+    """BPR-max: weight of the squared scores of the negatives."""
+    activation: Literal["linear", "elu", "tanh"] = "linear"
+    """Applied to the scores before a pairwise loss."""
+    elu: float = Field(default=0.5, gt=0)
+    """Scale of the negative part of `elu`."""
+    dropout_embed: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the input that is dropped in training (of nothing if the embedding is none)."""
+    dropout_hidden: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the state that is dropped in training."""
+    learning_rate: float = Field(default=0.1, gt=0)
+    """Of Adagrad."""
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the last step that is taken again."""
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the log, at most."""
+    random_order: bool = False
+    """Begin sessions in an order drawn anew each epoch, not by time."""
+    reads: Literal["session", "history"] = "session"
+    """The state begins at zero with each session, or with each person."""
+    patience: int = Field(default=0, ge=0)
+    """Stop after so many epochs without a better MRR@20 of the validation, and keep the best; 0: never."""
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "GRU4RecSettings":
+        if self.activation != "linear" and self.loss == "cross-entropy":
+            raise ValueError(f"activation must be linear with the loss cross-entropy, got {self.activation!r}")
+        if self.n_sample == 0 and self.batch_size == 1:
+            raise ValueError("batch_size must be at least 2 with n_sample 0: there would be no negatives")
+        if isinstance(self.logq, float) and self.logq < 0:
+            raise ValueError(f"logq must be at least 0 or 'exact', got {self.logq}")
+        return self
+
+
+class Shape(NamedTuple):
+    """Widths of the network."""
+
+    n_inputs: NDArray[np.int64]  # (layers,) of what goes into each layer; 0 where items have gates of their own
+    n_units: NDArray[np.int64]  # (layers,)
+    of_item: int
+    """Numbers that an item is when it goes in."""
+
+
+class GRU4Rec(Recommender[GRU4RecSettings]):
+    """Ranks items by `h . v_i + b_i`, where `h` is the state of a GRU that has read the session.
+
+    Training takes the next event of `batch_size` sessions at a time; each is told from the targets
+    of the others and from `n_sample` items drawn by popularity.  The state is carried along but
+    gradients are not (they reach back one event), Adagrad has its constant inside the root, and the
+    sum of the losses is divided by the configured batch size: all as published and as in the
+    authors' code.  The loop is compiled, on one core, with gradients written out; equal items among
+    the candidates are computed once.
+
+    An empty history is ranked by popularity, and items without a training event come last.
+    """
+
+    name = "gru4rec"
+    reference = (
+        "Hidasi et al., Session-based recommendations with recurrent neural networks, ICLR 2016; "
+        "Hidasi and Karatzoglou, Recurrent neural networks with top-k gains, CIKM 2018"
+    )
+    stochastic: ClassVar[bool] = True
+
+    items_: NDArray[np.float32]  # (V, H + 2) vectors, biases, and for empty histories the log of the popularity
+    inputs_: NDArray[np.float32]  # (V, width) what items are when they go in; no rows if that is their vector
+    cells_: NDArray[np.float32]  # the layers, end to end: see gru4rec_cell.weights_of
+    curve_: NDArray[np.float64]  # (epochs, 4) see CURVE; validation is NaN where there was none
+
+    # -- learning -------------------------------------------------------------------------------
+
+    def _fit(self, log: SessionLog, runtime: Runtime) -> None:
+        settings, shape = self.config, self._shape()
+        rng = np.random.default_rng(runtime.seed)
+        support = np.bincount(log.items, minlength=log.n_items).astype(np.float64)
+        offsets = log.session_offsets if settings.reads == "session" else log.event_offsets
+        starts, stops = offsets[:-1], offsets[1:]
+        some = np.flatnonzero(stops - starts > 1)
+        order = some[np.argsort(log.times[starts[some]], kind="stable")]
+        events = np.array(log.items)  # a copy can be written to: compiled code for arrays that cannot would be another
+        items, inputs, cells = self._initial(log.n_items, shape, rng)
+        rules, sampling = self._rules(), self._sampling(support)
+        validation = [cases for cases in self._validation if len(cases)]
+        curve: list[tuple[float, float, float, float]] = []
+        best, kept, since = -math.inf, (items.values, inputs.values, cells.values), 0
+        for number in range(1, settings.epochs + 1) if len(order) else ():
+            began = time.process_time()
+            if settings.random_order:
+                order = rng.permutation(order)
+            loss, n_pairs, failed = epoch(
+                events, starts[order], stops[order], items, items if shape.of_item == 0 else inputs, cells,
+                shape.n_inputs, shape.n_units, rules, sampling, np.uint64(rng.integers(2**63)),
+            )  # fmt: skip
+            if failed >= 0:
+                raise TrainingError(
+                    f"The loss of {self.name} is no longer a number, in epoch {number} at step {failed}: "
+                    f"lower learning_rate (it is {settings.learning_rate:g})"
+                    + (f" or momentum (it is {settings.momentum:g})." if settings.momentum else ".")
+                )
+            spent, score = time.process_time() - began, math.nan
+            if validation:
+                self._keep(items.values, inputs.values, cells.values, support)
+                score = self._validated(validation)
+            curve.append((number, loss / max(n_pairs, 1), score, spent))
+            self._progress(f"{self.name}: loss {loss / max(n_pairs, 1):.4f}", number, settings.epochs)
+            if settings.patience and validation:
+                since += 1
+                if score > best:
+                    best, since = score, 0
+                    kept = (items.values.copy(), inputs.values.copy(), cells.values.copy())
+                if since == settings.patience:
+                    break
+        self._keep(*kept, support)
+        self.curve_ = np.array(curve, np.float64).reshape(-1, len(CURVE))
+
+    def _shape(self) -> Shape:
+        settings = self.config
+        units = np.array(settings.layers, np.int64)
+        first, of_item = units[-1], 0
+        if settings.embedding == "separate":
+            first = of_item = settings.embedding_dim or settings.layers[0]
+        elif settings.embedding == "none":
+            first, of_item = 0, 3 * settings.layers[0]
+        return Shape(np.concatenate([[first], units[:-1]]).astype(np.int64), units, of_item)
+
+    def _initial(self, n_items: int, shape: Shape, rng: np.random.Generator) -> tuple[Moved, Moved, Moved]:
+        """Draw items, inputs and layers: each matrix, gate by gate, uniform to `sqrt(6 / (rows + columns))`."""
+        dim = int(shape.n_units[-1])
+        items = np.zeros((n_items, padded(dim + 1)), np.float32)
+        items[:, :dim] = _uniform(rng, n_items, dim)
+        inputs = np.zeros((n_items if shape.of_item else 0, padded(shape.of_item)), np.float32)
+        blocks = 3 if self.config.embedding == "none" else 1
+        for block in np.split(inputs[:, : shape.of_item], blocks, axis=1):
+            block[:] = _uniform(rng, *block.shape)
+        cells = np.zeros((1, sum(map(size_of, shape.n_inputs, shape.n_units))), np.float32)
+        for layer, (n_inputs, n_units) in enumerate(zip(shape.n_inputs, shape.n_units, strict=True)):
+            w, u, _ = weights_of(cells[0], layer, shape.n_inputs, shape.n_units)
+            for matrix, width in ((w, n_inputs), (u, n_units)):
+                for block in np.split(matrix[:, :width], 3):
+                    block[:] = _uniform(rng, *block.shape)
+        return self._moved(items), self._moved(inputs), self._moved(cells)
+
+    def _moved(self, values: NDArray[np.float32]) -> Moved:
+        rows = len(values) if self.config.momentum else 0
+        return Moved(values, np.zeros_like(values), np.zeros((rows, values.shape[1]), np.float32))
+
+    def _rules(self) -> Rules:
+        settings = self.config
+        return Rules(
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            momentum=settings.momentum,
+            dropout_embed=settings.dropout_embed,
+            dropout_hidden=settings.dropout_hidden,
+            embedding=EMBEDDINGS[settings.embedding],
+            loss=LOSSES[settings.loss],
+            bpreg=settings.bpreg,
+            activation=ACTIVATIONS[settings.activation],
+            elu=settings.elu,
+            reset_after=settings.reset_gate == "after",
+        )
+
+    def _sampling(self, support: NDArray[np.float64]) -> Sampling:
+        """Prepare the draws, and the weights `e^-correction` of columns."""
+        settings = self.config
+        known = support > 0
+        drawn = np.where(known, np.maximum(support, 1) ** settings.sample_alpha, 0)
+        if settings.logq == "exact":
+            expected = settings.batch_size * support / support.sum() + settings.n_sample * drawn / drawn.sum()
+            of_target = of_sample = 1 / np.where(known, expected, 1)
+        else:
+            of_target = np.maximum(support, 1) ** -settings.logq
+            of_sample = of_target**settings.sample_alpha
+        stay, other = alias_table(drawn)
+        return Sampling(
+            stay, other, settings.n_sample, of_target.astype(np.float32), of_sample.astype(np.float32)
+        )  # fmt: skip
+
+    def _keep(
+        self,
+        items: NDArray[np.float32],
+        inputs: NDArray[np.float32],
+        cells: NDArray[np.float32],
+        support: NDArray[np.float64],
+    ) -> None:
+        """Lay out what was learnt as answers need it."""
+        dim, shape = self.config.layers[-1], self._shape()
+        self.items_ = np.empty((len(items), dim + 2), np.float32)
+        self.items_[:, :-1] = items[:, : dim + 1]
+        self.items_[support == 0, -2] = _NEVER
+        self.items_[:, -1] = np.log1p(support)
+        self.inputs_ = inputs[:, : shape.of_item].copy()
+        self.cells_ = cells[0].copy()
+
+    def _validated(self, validation: Iterable[Cases]) -> float:
+        """Return MRR@20, the mean over targets; ties count half."""
+        found = []
+        for cases in validation:
+            counts = self.rank(cases).counts
+            place = np.where(counts.equal > 0, 1 + counts.greater + (counts.equal - 1) / 2, np.inf)
+            found.append(np.where(place <= _CUTOFF, 1 / place, 0.0))
+        return float(np.mean(np.concatenate(found)))
+
+    # -- answering ------------------------------------------------------------------------------
+
+    def _score(self, histories: SessionLog, asked_at: NDArray[np.int64]) -> DotScores:
+        starts, stops = histories.event_offsets[:-1], histories.event_offsets[1:]
+        if self.config.reads == "session":
+            starts, stops = histories.last_sessions
+        queries = np.zeros((len(histories), self.items_.shape[1]), np.float32)
+        some = stops > starts
+        queries[some, :-2] = self._states(histories.items, starts[some], (stops - starts)[some])
+        queries[some, -2] = 1
+        queries[~some, -1] = 1
+        return DotScores(queries, self.items_)
+
+    def _states(
+        self, items: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return the state of the last layer after each row of events, `(B, H)`; all rows walk side by side."""
+        shape = self._shape()
+        order = np.argsort(-lengths, kind="stable")  # longest first: whoever still walks stands in front
+        starts, lengths = starts[order], lengths[order]
+        states = [np.zeros((len(starts), int(units)), np.float32) for units in shape.n_units]
+        cells = [weights_of(self.cells_, layer, shape.n_inputs, shape.n_units) for layer in range(len(states))]
+        table = self.inputs_ if shape.of_item else self.items_[:, :-2]
+        for step in range(int(lengths.max(initial=0))):
+            n = int(np.searchsorted(-lengths, -step))
+            x = table[items[starts[:n] + step]]
+            for (w, u, bias), state, n_inputs in zip(cells, states, shape.n_inputs, strict=True):
+                gates = x @ w[:, :n_inputs].T if n_inputs else x
+                units = state.shape[1]
+                x = state[:n] = _next_state(gates, u[:, :units], bias[:, :units], state[:n], self.config.reset_gate)
+        found = np.empty_like(states[-1])
+        found[order] = states[-1]
+        return found
+
+    @classmethod
+    def examples(cls) -> list[dict[str, Any]]:
+        """Tiny networks, one for each kind of embedding."""
+        small = {"layers": (12,), "batch_size": 4, "n_sample": 8, "epochs": 25, "learning_rate": 0.2}
+        return [
+            small,
+            {**small, "embedding": "separate", "embedding_dim": 6, "layers": (8, 12), "reset_gate": "after"},
+            {**small, "embedding": "none", "loss": "bpr-max", "activation": "elu", "momentum": 0.2, "reads": "history"},
+        ]
+
+
+def _uniform(rng: np.random.Generator, n_rows: int, n_columns: int) -> NDArray[np.float32]:
+    bound = math.sqrt(6 / max(n_rows + n_columns, 1))
+    return rng.uniform(-bound, bound, (n_rows, n_columns)).astype(np.float32)
+
+
+def _next_state(
+    gates: NDArray[np.float32],
+    u: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    state: NDArray[np.float32],
+    reset_gate: str,
+) -> NDArray[np.float32]:
+    """Return the state after one more event, `(B, H)`; `gates` `(B, 3H)` is what the input adds to r, z and c."""
+    units = state.shape[1]
+    inward = gates + bias[:3].reshape(-1)
+    both = inward[:, : 2 * units] + state @ u[: 2 * units].T + bias[3:5].reshape(-1)
+    both = np.float32(0.5) * (np.tanh(np.float32(0.5) * both) + 1)  # the logistic function, which cannot overflow so
+    r, z = both[:, :units], both[:, units:]
+    if reset_gate == "after":
+        inner = r * (state @ u[2 * units :].T + bias[5])
+    else:
+        inner = (r * state) @ u[2 * units :].T
+    return (1 - z) * state + z * np.tanh(inward[:, 2 * units :] + inner)

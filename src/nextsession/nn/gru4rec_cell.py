@@ -1,0 +1,208 @@
+"""The GRU of GRU4Rec, one step of many sessions, forwards and backwards in compiled code.
+
+States stand as `(H, B)`: a row a unit, a column a session.  With `x` the input and `h` the state,
+
+    r = sigmoid(W_r x + U_r h + b_r)                z = sigmoid(W_z x + U_z h + b_z)
+    c = tanh(W_c x + U_c (r h) + b_c)               h' = (1 - z) h + z c
+
+or, resetting after the product as cuDNN does, `c = tanh(W_c x + b_c + r (U_c h + d_c))`; that form has
+a second bias `d` in every gate, as there, so those of r and z move twice as far.
+
+All weights of all layers are one vector, so that the optimiser is one loop; `weights_of` cuts it.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextsession.compiled import compiled
+from nextsession.nn.gru4rec_math import in_order, sigmoid, tanh
+from nextsession.nn.gru4rec_tiles import LANES, multiply, multiply_transposed, transpose
+
+BUFFERS = 6
+"""Blocks of H rows that a layer needs beside its weights: three gates, an inner product, the state, what comes out."""
+
+
+@compiled
+def padded_width(width: int) -> int:
+    """Return the next multiple of `LANES`."""
+    return (width + LANES - 1) // LANES * LANES
+
+
+@compiled
+def size_of(n_inputs: int, n_units: int) -> int:
+    """Return how many numbers the weights of a layer are."""
+    return 3 * n_units * (padded_width(n_inputs) + padded_width(n_units)) + 6 * padded_width(n_units)
+
+
+@compiled
+def weights_of(
+    cells: NDArray[np.float32], layer: int, n_inputs: NDArray[np.int64], n_units: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Cut the weights of one layer out of the vector of all: views, with rows that end in zeros.
+
+    Args:
+        cells: All weights, or their gradient.
+        layer: Which.
+        n_inputs: `(layers,)` width of the input; 0 where input items have rows of their own.
+        n_units: `(layers,)`.
+
+    Returns:
+        `W (3H, inputs)`, `U (3H, H)`, both with the blocks r, z, c, and the biases `(6, H)` of `W x` and of `U h`.
+    """
+    start = 0
+    for before in range(layer):
+        start += size_of(n_inputs[before], n_units[before])
+    units, wide_x, wide_h = n_units[layer], padded_width(n_inputs[layer]), padded_width(n_units[layer])
+    middle = start + 3 * units * wide_x
+    stop = middle + 3 * units * wide_h
+    return (
+        cells[start:middle].reshape((3 * units, wide_x)),
+        cells[middle:stop].reshape((3 * units, wide_h)),
+        cells[stop : stop + 6 * wide_h].reshape((6, wide_h)),
+    )
+
+
+@compiled
+def buffers_of(
+    memory: NDArray[np.float32], layer: int, n_units: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Cut what one layer computes out of the memory of all: gates `(3H, B)`, inner, state and output `(H, B)`."""
+    start, units = 0, n_units[layer]
+    for before in range(layer):
+        start += BUFFERS * n_units[before]
+    return (
+        memory[start : start + 3 * units],
+        memory[start + 3 * units : start + 4 * units],
+        memory[start + 4 * units : start + 5 * units],
+        memory[start + 5 * units : start + 6 * units],
+    )
+
+
+@in_order
+def forward(
+    w: NDArray[np.float32],
+    u: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    gates: NDArray[np.float32],
+    inner: NDArray[np.float32],
+    state: NDArray[np.float32],
+    output: NDArray[np.float32],
+    x: NDArray[np.float32],
+    n_inputs: int,
+    lanes: int,
+    reset_after: bool,
+) -> None:
+    """Compute the next state of the sessions into `output`, `(H, B)`; gates and the inner product stay for `backward`.
+
+    Where `n_inputs` is 0 the gates hold `W x` already.
+    """
+    units, one = len(state), np.float32(1)
+    if n_inputs > 0:
+        multiply(gates, w, x, 3 * units, n_inputs, lanes, False)
+    multiply(gates, u, state, 2 * units, units, lanes, True)
+    for i in range(units):
+        r, z, shift_r, shift_z = gates[i], gates[units + i], bias[0, i] + bias[3, i], bias[1, i] + bias[4, i]
+        for b in range(lanes):
+            r[b] = sigmoid(r[b] + shift_r)
+            z[b] = sigmoid(z[b] + shift_z)
+    u_c, c = u[2 * units :], gates[2 * units :]
+    if reset_after:
+        multiply(inner, u_c, state, units, units, lanes, False)
+        for i in range(units):
+            for b in range(lanes):
+                inner[i, b] += bias[5, i]
+                c[i, b] += gates[i, b] * inner[i, b]
+    else:
+        for i in range(units):
+            for b in range(lanes):
+                inner[i, b] = gates[i, b] * state[i, b]
+        multiply(c, u_c, inner, units, units, lanes, True)
+    for i in range(units):
+        z, h, to, new, shift = gates[units + i], state[i], output[i], c[i], bias[2, i]
+        for b in range(lanes):
+            new[b] = tanh(new[b] + shift)
+            to[b] = (one - z[b]) * h[b] + z[b] * new[b]
+
+
+@in_order
+def backward(
+    u: NDArray[np.float32],
+    gates: NDArray[np.float32],
+    inner: NDArray[np.float32],
+    state: NDArray[np.float32],
+    slope: NDArray[np.float32],
+    slopes: NDArray[np.float32],
+    lanes: int,
+    reset_after: bool,
+) -> None:
+    """Turn the gradient of the output into those of what goes into sigmoid and tanh.
+
+    Args:
+        u: The recurrent weights.
+        gates: As `forward` left them.
+        inner: As `forward` left it.
+        state: The state before.
+        slope: `(H, B)` the gradient of the output; used up.
+        slopes: `(4H, B)` becomes the gradients of `W x + U h` of r, z and c, and last of `U_c h`, or of `U_c (r h)`.
+        lanes: Columns to work on.
+        reset_after: Which of the two forms.
+    """
+    units, one = len(state), np.float32(1)
+    for i in range(units):
+        z, c, h, down = gates[units + i], gates[2 * units + i], state[i], slope[i]
+        to_z, to_c = slopes[units + i], slopes[2 * units + i]
+        for b in range(lanes):
+            to_z[b] = down[b] * (c[b] - h[b]) * z[b] * (one - z[b])
+            to_c[b] = down[b] * z[b] * (one - c[b] * c[b])
+    to_c, to_u = slopes[2 * units : 3 * units], slopes[3 * units : 4 * units]
+    if reset_after:
+        for i in range(units):
+            for b in range(lanes):
+                r = gates[i, b]
+                slopes[i, b] = to_c[i, b] * inner[i, b] * r * (one - r)
+                to_u[i, b] = to_c[i, b] * r
+        return
+    multiply_transposed(slope, u[2 * units :], to_c, units, units, lanes, False)
+    for i in range(units):
+        for b in range(lanes):
+            r = gates[i, b]
+            slopes[i, b] = slope[i, b] * state[i, b] * r * (one - r)
+            to_u[i, b] = to_c[i, b]
+
+
+@in_order
+def gradient_of_weights(
+    w: NDArray[np.float32],
+    u: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    slopes: NDArray[np.float32],
+    inner: NDArray[np.float32],
+    state: NDArray[np.float32],
+    x: NDArray[np.float32],
+    scratch: NDArray[np.float32],
+    n_inputs: int,
+    n_rows: int,
+    reset_after: bool,
+) -> None:
+    """Set `w`, `u` and `bias` to the gradient of the weights, summed over the sessions.
+
+    `x` is `(B, inputs)`, a row a session; `scratch` `(B, H)` is used up and has zeros beyond H.
+    """
+    units = len(state)
+    wide = u.shape[1]
+    if n_inputs > 0:
+        multiply(w, slopes, x, 3 * units, n_rows, w.shape[1], False)
+    transpose(scratch, state, units, n_rows)
+    multiply(u, slopes, scratch, 2 * units, n_rows, wide, False)
+    if not reset_after:
+        transpose(scratch, inner, units, n_rows)
+    multiply(u[2 * units :], slopes[3 * units :], scratch, units, n_rows, wide, False)
+    for gate in range(4):
+        for i in range(units):
+            total = np.float32(0)
+            for b in range(n_rows):
+                total += slopes[gate * units + i, b]
+            bias[5 if gate == 3 else gate, i] = total
+    bias[3:5] = bias[0:2]
+    if not reset_after:
+        bias[3:] = 0

@@ -23,6 +23,7 @@ from nextsession.nn.ops.tiles import (
     multiply,
     order,
     ordered,
+    product,
     put_line,
     scratch,
     transposed,
@@ -166,7 +167,7 @@ def forward(
             for i in range(0, length, TALL):
                 tall = min(TALL, length - i)
                 seen = i + tall if shape.causal else length
-                multiply(q, start + i * across, across, 1, keys, 0, key_row, s, 0, key_row, tall, seen, width, True)
+                product(q, start + i * across, across, keys, key_row, s, 0, key_row, tall, seen, width)
                 for r in range(tall):
                     stop = i + r + 1 if shape.causal else length
                     query = first + i + r
@@ -179,7 +180,7 @@ def forward(
                         _drop(s, r * key_row, stop, shape, stream, first)
                     zero_line(s, r * key_row + stop, r * key_row + seen)
                     factors[r] = shape.kept / total
-                multiply(s, 0, key_row, 1, values, 0, head_row, o, 0, head_row, tall, width, seen, True)
+                product(s, 0, key_row, values, head_row, o, 0, head_row, tall, width, seen)
                 for r in range(tall):
                     put_line(out, start + (i + r) * across, o, r * head_row, width, factors[r])
 
@@ -266,54 +267,24 @@ def backward(
                 visible = end if shape.causal else length
                 for i in range(block, end, TALL):
                     tall, at = min(TALL, end - i), (i - block) * key_row
-                    seen = i + tall if shape.causal else length
-                    multiply(
-                        q,
-                        start + i * across,
-                        across,
-                        1,
-                        keys_across,
-                        0,
-                        key_row,
-                        p,
-                        at,
-                        key_row,
-                        tall,
-                        seen,
-                        width,
-                        True,
-                    )
-                    multiply(
-                        grad,
-                        start + i * across,
-                        across,
-                        1,
-                        values_across,
-                        0,
-                        key_row,
-                        ds,
-                        at,
-                        key_row,
-                        tall,
-                        seen,
-                        width,
-                        True,
-                    )
+                    seen, line = i + tall if shape.causal else length, start + i * across
+                    product(q, line, across, keys_across, key_row, p, at, key_row, tall, seen, width)
+                    product(grad, line, across, values_across, key_row, ds, at, key_row, tall, seen, width)
                     for r in range(tall):
                         stop = i + r + 1 if shape.causal else length
-                        here, line = at + r * key_row, start + (i + r) * across
+                        here = at + r * key_row
                         stream = head * tokens + first + i + r
                         bias_at = head * shape.line + shape.middle - i - r
-                        mean = dot(grad, out, line, width)
+                        mean = dot(grad, out, line + r * across, width)
                         _scaled(p, here, stop, shape.scale, bias, bias_at)
                         _backward_row(p, ds, here, stop, shape, stream, first, log_sums[stream], mean)
                         if len(bias):
                             add_line(grad_bias, bias_at, ds, here, stop)
                         zero_line(p, here + stop, (i + r - block) * key_row + visible)
                         zero_line(ds, here + stop, (i + r - block) * key_row + visible)
-                    multiply(ds, at, key_row, 1, keys, 0, head_row, dq, 0, head_row, tall, width, seen, True)
+                    product(ds, at, key_row, keys, head_row, dq, 0, head_row, tall, width, seen)
                     for r in range(tall):
-                        put_line(grad_q, start + (i + r) * across, dq, r * head_row, width, shape.scale)
+                        put_line(grad_q, line + r * across, dq, r * head_row, width, shape.scale)
                 gather(p, block, end - block, visible, shape.causal, key_row, grads, width, head_row, to_values)
                 gather(ds, block, end - block, visible, shape.causal, key_row, queries, width, head_row, to_keys)
             for j in range(length):

@@ -4,11 +4,20 @@ Zhai et al., Actions speak louder than words: trillion-parameter sequential tran
 generative recommendations (HSTU), ICML 2024.
 """
 
+from functools import cache
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from nextsession.nn.ops.padding import heads_packed, heads_padded, may_attend, places, relative
+from nextsession.nn.ops import silu_kernels
+from nextsession.nn.ops.padding import check_table, heads_packed, heads_padded, may_attend, places, relative
+from nextsession.nn.ops.silu_kernels import Shape
+from nextsession.nn.ops.work import flat, in_parts
 
 N_BUCKETS = 129
 """How many buckets of time there are."""
@@ -41,15 +50,36 @@ def silu_attention(
         normaliser: What the sums are divided by: one number for all batches, not the length of a row.
         position_bias: Added in all heads, by distance: `(2*Lmax - 1,)`, of `j - i` at `Lmax - 1 + j - i`.
         time_bias: Added likewise, by bucket of time, `(N_BUCKETS,)`; needs `buckets`.
-        buckets: Those of `time_buckets`.
+        buckets: Those of `time_buckets`, for these offsets.
 
     Raises:
         ValueError: One of `time_bias` and `buckets` without the other, or a bias table that does not fit.
     """
-    return silu_attention_plainly(
-        q, k, v, offsets, longest, heads=heads, normaliser=normaliser,
-        position_bias=position_bias, time_bias=time_bias, buckets=buckets,
-    )  # fmt: skip
+    if q.device.type != "cpu" or q.dtype != torch.float32:
+        return silu_attention_plainly(
+            q, k, v, offsets, longest, heads=heads, normaliser=normaliser,
+            position_bias=position_bias, time_bias=time_bias, buckets=buckets,
+        )  # fmt: skip
+    _check_time(time_bias, buckets)
+    middle = 0 if position_bias is None else check_table(position_bias, longest)
+    shape = Shape(
+        heads=heads,
+        width=q.shape[1] // heads,
+        value_width=v.shape[1] // heads,
+        share=np.float32(1 / normaliser),
+        middle=middle,
+    )
+    result: Tensor = _SiluAttention.apply(  # type: ignore[no-untyped-call]
+        q,
+        k,
+        v,
+        q.new_empty(0) if position_bias is None else position_bias,
+        q.new_empty(0) if time_bias is None else time_bias,
+        torch.empty(0, dtype=torch.uint8) if buckets is None else buckets,
+        offsets,
+        shape,
+    )
+    return result
 
 
 def silu_attention_plainly(
@@ -66,8 +96,7 @@ def silu_attention_plainly(
     buckets: Tensor | None = None,
 ) -> Tensor:
     """Compute `silu_attention` with explicit matrices of all pairs of places, for any type on any device."""
-    if (time_bias is None) != (buckets is None):
-        raise ValueError("a bias by time needs buckets, and buckets need a bias")
+    _check_time(time_bias, buckets)
     at = places(offsets, longest, len(q))
     queries, keys, values = (heads_padded(x, at, len(offsets) - 1, longest, heads) for x in (q, k, v))
     scores = queries @ keys.mT
@@ -96,7 +125,13 @@ def time_buckets(times: Tensor, next_times: Tensor, offsets: Tensor) -> Tensor:
         uint8, row after row, in a row token `i` after token, and for each the tokens `j = 0..i`:
         `sum of n (n + 1) / 2` numbers over rows of `n` tokens.
     """
-    return time_buckets_plainly(times, next_times, offsets)
+    if times.device.type != "cpu":
+        return time_buckets_plainly(times, next_times, offsets)
+    starts = offsets.numpy()
+    buckets = torch.empty(int(_pairs_before(starts)[-1]), dtype=torch.uint8)
+    happened, asked = times.contiguous().numpy(), next_times.contiguous().numpy()
+    silu_kernels.fill_buckets(happened, asked, starts, _edges(), buckets.numpy())
+    return buckets
 
 
 def time_buckets_plainly(times: Tensor, next_times: Tensor, offsets: Tensor) -> Tensor:
@@ -107,8 +142,39 @@ def time_buckets_plainly(times: Tensor, next_times: Tensor, offsets: Tensor) -> 
         x.new_zeros((len(offsets) - 1) * longest).index_copy(0, at, x).view(-1, longest) for x in (next_times, times)
     )
     seconds = (asked[:, :, None] - happened[:, None, :]).abs().double() / 1000
-    buckets = (seconds.clamp(min=1).log() / _STEP).floor().clamp(max=N_BUCKETS - 1)
-    return buckets[_pairs(offsets, longest)].to(torch.uint8)
+    return _bucket(seconds)[_pairs(offsets, longest)]
+
+
+def _bucket(seconds: Tensor) -> Tensor:
+    return (seconds.clamp(min=1).log() / _STEP).floor().clamp(max=N_BUCKETS - 1).to(torch.uint8)
+
+
+@cache
+def _edges() -> NDArray[np.int64]:
+    """Return the least distance in ms of each bucket from 1 on, exactly as the formula rounds."""
+    near = np.exp(_STEP * np.arange(1, N_BUCKETS)) * 1000
+    edges = []
+    for bucket, distance in enumerate(near[near < 2**61].tolist(), start=1):  # no two events are further apart
+        low, high = 0, 2 * int(distance)  # the formula puts the first below the bucket and the second into it
+        while high - low > 1:
+            middle = (low + high) // 2
+            inside = int(_bucket(torch.tensor(middle).double() / 1000)) >= bucket
+            low, high = (low, middle) if inside else (middle, high)
+        edges.append(high)
+    return np.array(edges, np.int64)
+
+
+def _pairs_before(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where the pairs of each row begin, and the number of all, `(B+1,)`."""
+    lengths = np.diff(offsets)
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths * (lengths + 1) // 2)])
+
+
+def _check_time(time_bias: Tensor | None, buckets: Tensor | None) -> None:
+    if (time_bias is None) != (buckets is None):
+        raise ValueError("a bias by time needs buckets, and buckets need a bias")
+    if time_bias is not None and len(time_bias) != N_BUCKETS:
+        raise ValueError(f"a bias by time has {N_BUCKETS} numbers, not {len(time_bias)}")
 
 
 def _pairs(offsets: Tensor, longest: int) -> Tensor:
@@ -116,3 +182,55 @@ def _pairs(offsets: Tensor, longest: int) -> Tensor:
     lengths = offsets[1:] - offsets[:-1]
     place = torch.arange(longest, device=offsets.device)
     return (place[:, None] < lengths[:, None, None]) & (place[None, :] <= place[:, None])
+
+
+class _SiluAttention(torch.autograd.Function):
+    """The compiled form and its gradients to q, k, v and both biases."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        position: Tensor,
+        time: Tensor,
+        buckets: Tensor,
+        offsets: Tensor,
+        shape: Shape,
+    ) -> Tensor:
+        q, k, v, position, time = (x.contiguous() for x in (q, k, v, position, time))
+        out = torch.empty_like(v)
+        given = flat(q), flat(k), flat(v)
+        starts = offsets.numpy()
+        biases, places = (flat(position), flat(time)), (buckets.numpy(), _pairs_before(starts))
+
+        def attend(rows: tuple[int, int]) -> None:
+            silu_kernels.forward(*given, starts, rows, shape, *biases, *places, flat(out))
+
+        in_parts(starts, attend)
+        ctx.save_for_backward(q, k, v, position, time, buckets, offsets)
+        ctx.shape = shape
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, position, time, buckets, offsets = ctx.saved_tensors
+        grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        given, filled = (flat(q), flat(k), flat(v)), (flat(grads[0]), flat(grads[1]), flat(grads[2]))
+        starts, change = offsets.numpy(), flat(grad.contiguous())
+        biases, places = (flat(position), flat(time)), (buckets.numpy(), _pairs_before(starts))
+
+        def attend(rows: tuple[int, int]) -> tuple[Tensor, Tensor]:
+            found = torch.zeros_like(position), torch.zeros_like(time)
+            shape: Shape = ctx.shape
+            silu_kernels.backward(
+                *given, starts, rows, shape, *biases, *places, change, *filled, flat(found[0]), flat(found[1])
+            )
+            return found
+
+        parts = in_parts(starts, attend)
+        by_place = sum((part[0] for part in parts), start=torch.zeros_like(position))
+        by_time = sum((part[1] for part in parts), start=torch.zeros_like(time))
+        return *grads, by_place if len(position) else None, by_time if len(time) else None, None, None, None

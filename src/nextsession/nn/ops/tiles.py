@@ -127,6 +127,24 @@ def multiply(
                 _tile(1, a, at, a_row, a_step, b, u, b_row, c, w, c_row, depth, fresh)
 
 
+@compiled
+def product(
+    a: Floats,
+    a_start: int,
+    a_row: int,
+    b: Floats,
+    b_row: int,
+    c: Floats,
+    c_start: int,
+    c_row: int,
+    rows: int,
+    columns: int,
+    depth: int,
+) -> None:
+    """Compute `c = a b` as `multiply` does, of an `a` whose rows are contiguous and a `b` at the start of scratch."""
+    multiply(a, a_start, a_row, 1, b, 0, b_row, c, c_start, c_row, rows, columns, depth, True)
+
+
 def _read_as(given: Any, wanted: Any, bits: Any) -> Any:
     """Return an intrinsic that reads the bits of one type of number as another."""
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nextsession.neural import Facts, NeuralRecommender, NeuralSettings
 from nextsession.nn.batches import Windows
 from nextsession.nn.embedding import ItemEmbedding
+from nextsession.nn.features import SideFeatures
 from nextsession.nn.jagged import Batch, Jagged
 from nextsession.nn.networks import Head, LastItem, Network
 from nextsession.nn.ops.dropout import dropout
@@ -89,22 +90,38 @@ class SessionGraphNetwork(LastItem):
         items: Vectors of the items.
         cell: One step of hearing neighbours.
         readout: Makes one vector of a row.
-        head: How answers meet items.
-        settings: How often to hear, how edges weigh, and dropout.
+        features: What is mixed into the vectors of the items that are read.
+        steps: How often nodes hear their neighbours.
+        count: Does an edge weigh as much as the times it was taken?
+        rate: Dropout of the vectors that are read.
     """
 
     def __init__(
-        self, items: ItemEmbedding, cell: GatedGraphCell, readout: GraphReadout, head: Head, settings: SRGNNSettings
+        self,
+        items: ItemEmbedding,
+        cell: GatedGraphCell,
+        readout: GraphReadout,
+        *,
+        features: SideFeatures | None = None,
+        steps: int = 1,
+        count: bool = False,
+        rate: float = 0.0,
     ) -> None:
-        """Put the parts together."""
+        """Put the parts together, and draw the weights evenly from `+-1 / sqrt(D)`."""
         Network.__init__(self)  # there is no encoder of rows of vectors: graphs are made of codes
-        self.items, self.cell, self.readout, self.head = items, cell, readout, head
-        self.steps, self.count, self.rate = settings.steps, settings.count_edges, settings.dropout
+        self.items, self.cell, self.readout, self.head = items, cell, readout, Head(items)
+        self.steps, self.count, self.rate = steps, count, rate
+        for weight in self.parameters():
+            nn.init.uniform_(weight, -(items.dim**-0.5), items.dim**-0.5)
+        self.features = features
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the query of each row, `(B, D)`."""
         graph = SessionGraph.of(batch.events, count=self.count)
-        nodes = dropout(self.items(graph.nodes), self.rate, self.training)
+        nodes = self.items(graph.nodes)
+        if self.features is not None:
+            nodes = self.features(graph.nodes, nodes)
+        nodes = dropout(nodes, self.rate, self.training)
         for _ in range(self.steps):
             nodes = self.cell(nodes, graph)
         return self.head.queries(self.readout(nodes, graph.node_of, batch.events))
@@ -130,17 +147,15 @@ class SRGNN(NeuralRecommender[SRGNNSettings]):
 
     def _network(self, facts: Facts) -> Network:
         settings = self.config
-        items = ItemEmbedding(facts.n_items, settings.dim)
-        network = SessionGraphNetwork(
-            items,
+        return SessionGraphNetwork(
+            ItemEmbedding(facts.n_items, settings.dim),
             GatedGraphCell(settings.dim),
             GraphReadout(settings.dim, hybrid=settings.hybrid),
-            Head(items),
-            settings,
+            features=facts.side_features(settings),
+            steps=settings.steps,
+            count=settings.count_edges,
+            rate=settings.dropout,
         )
-        for weight in network.parameters():
-            nn.init.uniform_(weight, -(settings.dim**-0.5), settings.dim**-0.5)
-        return network
 
     @classmethod
     def examples(cls) -> list[dict[str, Any]]:

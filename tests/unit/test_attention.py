@@ -1,4 +1,5 @@
 import functools
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -92,10 +93,10 @@ def test_a_bias_that_grows_with_nearness_makes_each_token_see_itself():
     torch.testing.assert_close(out, v)
 
 
-def test_a_row_in_company_has_the_bits_of_a_row_alone():
+def test_a_row_alone_has_the_result_of_a_row_in_company():
     (q, k, v, _), offsets = batch(LENGTHS, 32)
     together = softmax_attention(q, k, v, offsets, 100, heads=2, causal=True)
-    for start, stop in zip(offsets.tolist(), offsets.tolist()[1:], strict=False):
+    for start, stop in pairwise(offsets.tolist()):
         row = slice(start, stop)
         alone = softmax_attention(
             q[row], k[row], v[row], torch.tensor([0, stop - start]), stop - start, heads=2, causal=True
@@ -146,7 +147,7 @@ def dropped_plainly(q, k, v, offsets, longest, seed, p, heads):
     """Attention whose weights are dropped where the kernels drop them, row after row, by hand."""
     shape = attention_kernels.Shape(heads, 0, True, np.float32(0), 0, 0, work.kept_above(p)[0], np.float32(0), seed)
     tokens, rows = len(q), []
-    for first, end in zip(offsets.tolist(), offsets.tolist()[1:], strict=False):
+    for first, end in pairwise(offsets.tolist()):
         heads_out = []
         for head in range(heads):
             a, b, c = (x[first:end].view(end - first, heads, -1)[:, head] for x in (q, k, v))

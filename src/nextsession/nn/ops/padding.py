@@ -14,7 +14,7 @@ def places(offsets: Tensor, longest: int, n_tokens: int) -> Tensor:
 def heads_padded(x: Tensor, at: Tensor, n_rows: int, longest: int, heads: int) -> Tensor:
     """Lay `(N, H*D)` out as `(B, H, L, D)`, zeros on the right of each row; `at` is that of `places`."""
     view = x.new_zeros((n_rows * longest, x.shape[1])).index_copy(0, at, x)
-    return view.view(n_rows, longest, heads, -1).transpose(1, 2)
+    return view.view(n_rows, longest, heads, x.shape[1] // heads).transpose(1, 2)
 
 
 def heads_packed(view: Tensor, at: Tensor) -> Tensor:

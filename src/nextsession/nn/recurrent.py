@@ -1,0 +1,56 @@
+"""Recurrent encoders of jagged rows."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from nextsession.nn.jagged import Jagged
+from nextsession.nn.networks import CausalEncoder
+
+
+class GRU(CausalEncoder):
+    """A gated recurrent unit reads each row from its first value on (Cho et al., EMNLP 2014).
+
+    Each step is one matrix product for all rows that are long enough; nothing is computed for padding.
+
+    Args:
+        dim: Width of the values.
+        layers: Units on top of each other.
+        width: Width of the states; that of the values by default.
+        bias: Have the maps biases?
+        rate: Dropout between layers.
+    """
+
+    def __init__(
+        self, dim: int, layers: int = 1, *, width: int | None = None, bias: bool = True, rate: float = 0.0
+    ) -> None:
+        """Draw the weights evenly from `+-1 / sqrt(width)`."""
+        super().__init__()
+        self.width = width or dim
+        self.unit = nn.GRU(dim, self.width, layers, bias=bias, dropout=rate if layers > 1 else 0.0)
+
+    def forward(self, rows: Jagged) -> Tensor:
+        """Map vectors `(N, D)` to states `(N, width)`."""
+        if len(rows.values) == 0:
+            return rows.values.new_zeros((0, self.width))
+        order, sizes = step_by_step(rows)
+        kind = next(self.unit.parameters()).dtype
+        with torch.autocast(rows.values.device.type, enabled=False):  # the states of many steps add up
+            packed, _ = self.unit(PackedSequence(rows.values[order].to(kind), sizes))
+        places = torch.empty_like(order)
+        places[order] = torch.arange(len(order), device=order.device)
+        return packed.data[places]  # type: ignore[no-any-return]
+
+
+def step_by_step(rows: Jagged) -> tuple[Tensor, Tensor]:
+    """Return the order of the values in which all first ones come first, and how many there are of each step.
+
+    Returns:
+        `(N,)` places; the first step holds the first values of all rows, the longest row first, and so on.
+        `(L,)` sizes of the steps, never rising, on the CPU.
+    """
+    longest_first = torch.argsort(rows.lengths, descending=True, stable=True)
+    rank = torch.empty_like(longest_first)
+    rank[longest_first] = torch.arange(len(rows), device=rank.device)
+    order = torch.argsort(rows.positions * len(rows) + rank[rows.rows])
+    return order, torch.bincount(rows.positions).cpu()

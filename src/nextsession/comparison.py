@@ -77,6 +77,7 @@ def compare(
     budget: float | None = None,
     data: str = "log",
     resume: bool = True,
+    runtime: Runtime | None = None,
     progress: Progress = silent,
 ) -> list[Row]:
     """Train and evaluate models one after another.
@@ -89,6 +90,7 @@ def compare(
         budget: Most CPU-seconds for learning and answering, for each model; none: no limit.
         data: The name of the data in tables.
         resume: Take rows that are there already; False: make all anew.
+        runtime: Where networks are trained; its seed is not read (each spec has one), and no checkpoints are kept.
         progress: Told of the models done.
 
     Returns:
@@ -100,9 +102,10 @@ def compare(
         ConfigError: A setting is wrong, or no model is given.
     """
     settings = settings or EvaluationSettings()
+    runtime = (runtime or Runtime()).model_copy(update={"checkpoints": None, "logs": None})
     if not specs:
         raise ConfigError("There is nothing to compare: name at least one model.")
-    jobs = [_Job(spec, create(spec.model, **spec.settings), split, settings, budget, data) for spec in specs]
+    jobs = [_Job(spec, create(spec.model, **spec.settings), split, settings, budget, data, runtime) for spec in specs]
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     for done, job in enumerate(jobs):
@@ -137,6 +140,7 @@ class _Job:
     settings: EvaluationSettings
     budget: float | None
     data: str
+    runtime: Runtime
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -191,7 +195,8 @@ class _Job:
                     self.model.fit(
                         self.split.train,
                         validation=Blocks(self.split.validation),
-                        runtime=Runtime(seed=self.spec.seed),
+                        runtime=self.runtime.model_copy(update={"seed": self.spec.seed}),
+                        progress=progress,
                     )
                 finally:
                     cost["fit_cpu_s"] = watch.seconds
@@ -216,6 +221,7 @@ class _Job:
         if report is not None:
             content = report.to_dict()
             measured = {name: content[name] for name in ("metrics", "warm", "breakdown", "calibration")}
+            measured["curve"] = self.model.learning_curve
             measured["questions"] = content["questions"] | {"skipped": report.facts["skipped"]}
         return Row(
             key=key,

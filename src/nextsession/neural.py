@@ -30,6 +30,7 @@ from nextsession.recommender import Recommender
 from nextsession.scores import DotScores, Scores
 from nextsession.splits import fingerprint
 from nextsession.training import enough_memory, start
+from nextsession.training_log import CURVE
 from nextsession.training_run import RunSettings, TrainingRun
 
 ASKED_TOKENS = 1 << 16
@@ -200,6 +201,15 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         report = evaluate(self, lambda: iter(questions), settings)
         values = report.values(self.config.validation_metric)
         return float(np.nanmean(values)) if np.any(np.isfinite(values)) else math.nan
+
+    @property
+    def learning_curve(self) -> dict[str, list[float | None]]:
+        """The loss of each epoch, and the score of the validation if there was one."""
+        epochs, losses, scores = (self.curve_[:, CURVE.index(x)].tolist() for x in ("epoch", "loss", "validation"))
+        found: dict[str, list[float | None]] = {"epoch": epochs, "loss": losses}
+        if not np.all(np.isnan(scores)):
+            found[self.config.validation_metric] = [None if math.isnan(x) else x for x in scores]
+        return found
 
     # -- answering ------------------------------------------------------------------------------
 

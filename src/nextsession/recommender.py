@@ -300,6 +300,14 @@ class Recommender(ABC, Generic[C]):
 
     # -- what models implement ------------------------------------------------------------------
 
+    @property
+    def learning_curve(self) -> dict[str, list[float | None]]:
+        """How learning went, epoch by epoch: columns such as `epoch`, `loss` and the metric of the validation.
+
+        Empty for models that learn in one pass.
+        """
+        return {}
+
     @abstractmethod
     def _fit(self, log: SessionLog, runtime: Runtime) -> None:
         """Learn from a log with at least one wanted event; store what is learnt in attributes ending in `_`."""

@@ -64,6 +64,8 @@ class Row:
     calibration: dict[str, list[float]] = field(default_factory=dict)
     questions: dict[str, float] = field(default_factory=dict)
     """n, targets, skipped, unknown_share, barred_share."""
+    curve: dict[str, list[float | None]] = field(default_factory=dict)
+    """How learning went, epoch by epoch: columns by name; empty for models that learn in one pass."""
     differences: list[Difference] = field(default_factory=list)
     missing_baselines: list[str] = field(default_factory=list)
     """Kinds of simple models that the comparison lacks."""

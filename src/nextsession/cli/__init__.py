@@ -35,7 +35,7 @@ from nextsession.cli import (
     recommend,
 )
 from nextsession.cli.terminal import be_quiet, complain, unwrapped
-from nextsession.errors import ModelError, NextSessionError
+from nextsession.errors import ModelError, NextSessionError, TrainingError
 
 _ANYWHERE = ("--quiet", "--traceback")
 
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if "--traceback" in first:
             raise
         complain(error)
-        sys.exit(1 if isinstance(error, ModelError | OSError) else 2)
+        sys.exit(1 if isinstance(error, ModelError | TrainingError | OSError) else 2)
     sys.exit(0)
 
 

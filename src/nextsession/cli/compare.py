@@ -117,6 +117,7 @@ def run(
         budget=budget,
         data=source.name,
         resume=resume,
+        runtime=experiment.runtime,
         progress=progress,
     )
     with whole_file(place / "experiment.toml") as scratch:

@@ -1,6 +1,7 @@
 """`nextsession fit`: learn a model and keep it."""
 
 import time
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
@@ -8,10 +9,13 @@ import typer
 
 from nextsession.cli.request import Data, ExperimentFile, agree, read_experiment
 from nextsession.cli.terminal import DryRun, Json, Overrides, bars, examples, remark, show, show_json
+from nextsession.cli.together import together
 
 EXAMPLES = examples(
     "nextsession fit recipes/start.toml --set data.path=clicks.parquet",
     "nextsession fit --data ml-latest-small --model markov --set model.order=2 --out runs/markov",
+    "nextsession fit --data ml-latest-small --model sasrec --checkpoints runs/checkpoints  # go on the same way",
+    "nextsession fit recipes/start.toml --model sasrec --device cuda --set model.batch_tokens=50000",
 )
 
 
@@ -20,6 +24,17 @@ def fit(
     data: Data = None,
     model: Annotated[str | None, typer.Option("--model", help="The model, in place of the file's.")] = None,
     overrides: Overrides = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where a network is trained.")
+    ] = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoints",
+            metavar="FOLDER",
+            help="Keep training and its curve here; go on with what is there.",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where the model goes; runs/<model> if not given.")] = None,
     everything: Annotated[
         bool, typer.Option("--everything", help="Learn from the whole log, test period too: to serve, not to measure.")
@@ -27,7 +42,10 @@ def fit(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Learn a model from the training part of a log; keep it with its resolved experiment."""
+    """Learn a model from the training part of a log; keep it with its resolved experiment.
+
+    Started by `torchrun`, the processes train a network together, and the first writes it.
+    """
     from nextsession.data.cases import Blocks
     from nextsession.registry import model_class
     from nextsession.runs import check_place, save_run
@@ -35,6 +53,8 @@ def fit(
 
     if model is not None and overrides:
         overrides = [f"models.{model}.{x.removeprefix('model.')}" if x.startswith("model.") else x for x in overrides]
+    given = {"device": device, "checkpoints": checkpoints}
+    overrides = [*(overrides or ()), *(f"runtime.{name}={dumps(x)}" for name, x in given.items() if x is not None)]
     wanted = read_experiment(experiment, data, [model] if model else [], overrides)
     choice = wanted.model
     place = out or Path("runs") / choice.name
@@ -43,19 +63,26 @@ def fit(
         show_json({**wanted.tables(), "out": str(place)}) if json else show(f"# would write {place}\n{wanted.toml()}")
         return
     started = time.process_time()
-    with bars() as progress:
+    with together(wanted.runtime) as processes, bars() as progress:
+        if not processes.first:
+            processes.wait()  # the first may have to prepare the log
         if everything:
             log, validation = open_source(wanted, agree=agree, progress=progress).log, None
         else:
             _, parts = open_split(wanted, agree=agree, progress=progress)
             log, validation = parts.train, parts.validation
+        if processes.first:
+            processes.wait()
         remark(
             f"{choice.name} learns from {log.n_events:,} events in {log.n_sessions:,} sessions of {len(log):,} users"
         )
         made = model_class(choice.name)(choice.settings)
         begun = time.process_time()
-        made.fit(log, validation=Blocks(validation) if validation else (), runtime=wanted.runtime)
+        cases = Blocks(validation) if validation else ()
+        made.fit(log, validation=cases, runtime=wanted.runtime, progress=progress)
         spent = time.process_time() - begun
+        if not processes.first:
+            return
         save_run(place, made, wanted, "everything" if everything else "train")
     facts = {
         "artifact": str(place),

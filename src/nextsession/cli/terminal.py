@@ -5,6 +5,7 @@ import json
 import math
 import re
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,6 +20,7 @@ _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 _PIPED_WIDTH = 200
 _LONG_WORD = 30
+_LINE_EVERY = 30.0  # seconds
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Write the result as JSON, and nothing else.")]
 Overrides: TypeAlias = Annotated[
@@ -108,24 +110,62 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, titl
 
 @contextmanager
 def bars() -> Iterator[Progress]:
-    """Give a `Progress` that draws bars on stderr, if that is a terminal and nobody asked for quiet."""
-    if _quiet.get() or not sys.stderr.isatty():
+    """Give a `Progress` that draws bars on stderr, with the time that is left; nothing if somebody asked for quiet.
+
+    Where stderr is no terminal, long work that says how it goes (training) writes a line every half minute.
+    """
+    if _quiet.get():
         yield silent
         return
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
     with Bars(*columns, console=Console(stderr=True), transient=True) as drawn:
         known: dict[str, Any] = {}
 
-        def report(task: str, done: int, total: int | None) -> None:
+        def report(task: str, done: int, total: int | None, note: str = "") -> None:
             if task not in known:
-                known[task] = drawn.add_task(task, total=total)
-            drawn.update(known[task], completed=done, total=total)
+                known[task] = drawn.add_task(task, total=total, note=note)
+            drawn.update(known[task], completed=done, total=total, note=note)
 
         yield report
+
+
+def _lines() -> Progress:
+    """Return a `Progress` that writes a line every so often about work that has a note, such as training."""
+    began: dict[str, tuple[float, int]] = {}
+    written = time.monotonic()
+
+    def report(task: str, done: int, total: int | None, note: str = "") -> None:
+        nonlocal written
+        now = time.monotonic()
+        since, first = began.setdefault(task, (now, done))
+        if not note or now - written < _LINE_EVERY:
+            return
+        written = now
+        left = ""
+        if total is not None and done > first:
+            left = f" · {_clock((now - since) / (done - first) * (total - done))} left"
+        remark(f"{task}: {done:,} of {total:,} · {note}{left}" if total is not None else f"{task}: {done:,} · {note}")
+
+    return report
+
+
+def _clock(seconds: float) -> str:
+    """Write a length of time.
+
+    >>> _clock(59), _clock(3700)
+    ('0:00:59', '1:01:40')
+    """
+    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
 
 
 def _is_number(text: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from nextsession.report.leaderboard import Entry, Leaderboard, metric_name, number
 
@@ -60,7 +60,7 @@ class Chart:
 def charts(board: Leaderboard) -> list[Chart]:
     """Draw every picture that the rows hold numbers for."""
     drawn: list[Callable[[Leaderboard], Chart | None]] = [
-        differences, quality_and_cost, by_k, by_session_length, by_popularity, calibration, spread,
+        differences, quality_and_cost, by_k, by_session_length, by_popularity, calibration, spread, loss, validation,
     ]  # fmt: skip
     return [chart for draw in drawn if (chart := draw(board)) is not None]
 
@@ -242,6 +242,50 @@ def _by_group(board: Leaderboard, key: str, title: str, axis: str, caption: str)
         axes.set_xlabel(axis)
         axes.set_ylabel(metric_name(board.primary))
     return Chart(title, f"{caption} Below each group: how many.", picture.svg)
+
+
+def loss(board: Leaderboard) -> Chart | None:
+    """Draw the loss of training of the models that learn in epochs."""
+    return _by_epoch(
+        board,
+        "loss",
+        "Loss while learning",
+        "Mean loss of training by epoch. Losses of different kinds cannot be compared; a line that still falls at "
+        "its end could have been trained for longer.",
+    )
+
+
+def validation(board: Leaderboard) -> Chart | None:
+    """Draw the score of the validation after each epoch."""
+    metrics = [name for e in _lines(board) for name in e.row.curve if name not in ("epoch", "loss")]
+    if not metrics:
+        return None
+    return _by_epoch(
+        board,
+        metrics[0],
+        "Validation while learning",
+        f"{metric_name(metrics[0])} of the validation questions by epoch; the weights of the best epoch answer.",
+    )
+
+
+def _by_epoch(board: Leaderboard, column: str, title: str, caption: str) -> Chart | None:
+    curves = {e.name: e.row.curve for e in _lines(board) if any(x is not None for x in e.row.curve.get(column, []))}
+    if not curves:
+        return None
+    last = max(len(curve[column]) for curve in curves.values())
+    lines = [
+        (e, [*curves[e.name][column], *[None] * (last - len(curves[e.name][column]))])
+        for e in _lines(board)
+        if e.name in curves
+    ]
+    with _picture(f"by_epoch_{column.partition('@')[0]}", title, right=_NAMES) as (axes, picture):
+        if column == "loss" and len(lines) > 1 and all(y > 0 for _, ys in lines for y in ys if y is not None):
+            axes.set_yscale("log")
+        _draw_lines(axes, board, list(range(1, last + 1)), lines)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("loss" if column == "loss" else metric_name(column))
+    return Chart(title, caption, picture.svg)
 
 
 def _top(lines: Sequence[tuple[Entry, Sequence[float | None]]]) -> float:

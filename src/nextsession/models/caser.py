@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -165,6 +166,20 @@ class WindowNetwork(Network):
         return self.head.queries(states)
 
 
+def window_slices(offsets: NDArray[np.int64], settings: CaserSettings) -> Slices:
+    """Return what is read and what is to be foretold, together, of each window of the rows that begin at `offsets`.
+
+    >>> window_slices(np.array([0, 5]), CaserSettings(max_length=2, targets=1)).starts
+    array([0, 0, 1, 2])
+    """
+    size = settings.max_length + settings.targets
+    found = slices(offsets, settings.windows, size).longer_than(1)
+    if settings.beginnings:
+        return found
+    kept = (found.lengths == size) | (np.isin(found.starts, offsets) & np.isin(found.stops, offsets))
+    return Slices(found.starts[kept], found.stops[kept])
+
+
 class Caser(NeuralRecommender[CaserSettings]):
     """Convolutions over the vectors of the latest events, `(L, D)`, find what to expect next, up to skips.
 
@@ -205,11 +220,7 @@ class Caser(NeuralRecommender[CaserSettings]):
     def _rows(self, log: SessionLog) -> Rows:
         settings = self.config
         offsets = log.session_offsets if settings.reads == "session" else log.event_offsets
-        length = settings.max_length + settings.targets
-        found = slices(offsets, settings.windows, length).longer_than(1)
-        if not settings.beginnings:
-            kept = (found.lengths == length) | (np.isin(found.starts, offsets) & np.isin(found.stops, offsets))
-            found = Slices(found.starts[kept], found.stops[kept])
+        found = window_slices(offsets, settings)
         return Rows(log, found, None, self._actions(log), self._augmentation())
 
     @classmethod

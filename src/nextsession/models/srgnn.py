@@ -68,18 +68,17 @@ class GraphReadout(nn.Module):
         self.joined = nn.Linear(2 * dim, dim) if hybrid else None
 
     def forward(self, nodes: Tensor, node_of: Tensor, events: Jagged) -> Tensor:
-        """Map the vectors of nodes, `(K, D)`, to one of each row, `(B, D)`; anything for an empty row.
+        """Map the vectors of nodes, `(K, D)`, to one of each row, `(B, D)`.
 
         Args:
             nodes: States of the nodes.
             node_of: `(N,)` node of each event: an item that came twice counts twice.
             events: The rows.
         """
-        if not len(node_of):
-            return nodes.new_zeros((len(events), nodes.shape[1]))
-        last = nodes[node_of[(events.offsets[1:] - 1).clamp(min=0)]]
+        each = events.with_values(nodes[node_of])
+        last = each.last()
         keys = torch.sigmoid(self.of_last(last)[events.rows] + self.of_each(nodes)[node_of])
-        summed = events.with_values(self.weight(keys) * nodes[node_of]).sum()
+        summed = each.with_values(self.weight(keys) * each.values).sum()
         return summed if self.joined is None else self.joined(torch.cat([last, summed], dim=1))
 
 

@@ -60,7 +60,9 @@ def test_shifted_foretells_each_event_from_those_before(log: SessionLog) -> None
     ]
     assert known.events.longest == max((len(x) for x, _ in expected), default=0)
     times = [
-        log.times[i] for a, z in zip(log.event_offsets[:-1], log.event_offsets[1:], strict=True) for i in range(a + 1, z)
+        log.times[i]
+        for a, z in zip(log.event_offsets[:-1], log.event_offsets[1:], strict=True)
+        for i in range(a + 1, z)
     ]
     assert known.events.next_times.tolist() == times, "each event is asked about at the time of the next"
 
@@ -77,7 +79,9 @@ def test_shifted_keeps_sessions(log: SessionLog) -> None:
                 starts.add(place)
             place += 1
     assert known.sessions.values.tolist() == sorted(starts)
-    per_row = [((known.sessions.values >= a) & (known.sessions.values < z)).sum() for a, z in _ranges(known.events.offsets)]
+    per_row = [
+        ((known.sessions.values >= a) & (known.sessions.values < z)).sum() for a, z in _ranges(known.events.offsets)
+    ]
     assert known.sessions.lengths.tolist() == per_row
 
 

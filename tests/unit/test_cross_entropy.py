@@ -19,7 +19,7 @@ M, V, D = 45, 70, 12
 @pytest.fixture(params=["compiled", "plain"])
 def form(request, monkeypatch):
     """Run on the kernels, and on what a GPU runs on; in blocks of 16 queries either way."""
-    monkeypatch.setattr(cross_entropy, "_ROWS", 16)
+    monkeypatch.setattr(cross_entropy, "rows_at_once", lambda *_: 16)
     if request.param == "plain":
         monkeypatch.setattr(cross_entropy, "gradients_compiled", cross_entropy.gradients_plainly)
         monkeypatch.setattr(sampled_cross_entropy, "_compiled", None)  # it must not be called
@@ -165,6 +165,19 @@ def test_shared_negatives_nobody_competes_with(form):
     got = sampled_cross_entropy.sampled_cross_entropy(queries, table, bias, rule, found, of_query, weights)
     assert got.item() == 0
     assert all((g == 0).all() for g in torch.autograd.grad(got, [queries, table, bias, found]))
+
+
+def test_how_many_scores_are_held():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    rows = cross_entropy.rows_at_once
+    assert rows(10_000, 3_417, cpu) == 306
+    assert rows(10_000, 256, cpu) == 4096
+    assert rows(10_000, 37_500, cpu) == 256
+    for items in (1, 100_000, 1_000_000):
+        assert rows(10**8, items, cpu) * items <= 64 << 18
+        assert rows(10**8, items, gpu) * items <= 512 << 18
+    assert rows(10_000, 10**8, cpu) == 16
+    assert (rows(5, 10**8, cpu), rows(5, 10, cpu), rows(0, 0, cpu)) == (5, 5, 1)
 
 
 @pytest.mark.parametrize("dim", [12, 40])

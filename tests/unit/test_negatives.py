@@ -4,6 +4,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
+from nextsession.nn.collisions import collides, collides_plainly
 from nextsession.nn.negatives import (
     Hard,
     InBatch,
@@ -13,7 +14,6 @@ from nextsession.nn.negatives import (
     Popularity,
     Shown,
     Uniform,
-    collides,
 )
 from nextsession.nn.networks import Examples
 
@@ -167,6 +167,7 @@ def test_what_collides():
 
     def colliding(mask):
         barred = collides(codes, examples, mask, 8)
+        assert (barred == collides_plainly(codes, examples, mask, 8)).all()
         assert (collides(codes[1:3], examples, mask, 8, slice(1, 3)) == barred[1:3]).all()
         return [(codes[0][row]).tolist() for row in barred]
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nextsession.nn.negatives import ItemStatistics, Negatives, collides, queries_of_positives
+from nextsession.nn.collisions import collides, queries_of_positives
+from nextsession.nn.negatives import ItemStatistics, Negatives
 from nextsession.nn.networks import Examples, Head
 from nextsession.nn.ops.gathered_scores import gathered_scores
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from nextsession.config import Settings
+from nextsession.nn.collisions import queries_of_positives
 from nextsession.nn.contrasts import Contrast, contrast, mean_of, positive_scores
-from nextsession.nn.negatives import ItemStatistics, Negatives, NegativeSampler, Uniform, queries_of_positives
+from nextsession.nn.negatives import ItemStatistics, Negatives, NegativeSampler, Uniform
 from nextsession.nn.networks import Examples, Head
 from nextsession.nn.ops.cross_entropy import Precision, linear_cross_entropy
 from nextsession.nn.ops.sampled_cross_entropy import sampled_cross_entropy

@@ -6,6 +6,7 @@ statistics, and nothing is sent to the host.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import log
@@ -16,11 +17,8 @@ from pydantic import Field
 from torch import Tensor
 
 from nextsession.config import Settings
+from nextsession.nn.collisions import Mask, collides, queries_of_positives
 from nextsession.nn.networks import Examples, Head
-
-Mask = Literal["none", "positives", "user"]
-"""What a query does not compete with: only its own column of an in-batch sample, any of its
-positives, or any positive of the same user in the batch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +76,20 @@ class Negatives:
     """Items to beat: the same ones for all queries, `(C,)`, or some for each, `(M, C)`; -1 is no item."""
 
     items: Tensor
-    log_q: Tensor  # same shape: log of the number of times the item was expected among those of one query
-    log_support: Tensor  # same shape: what GRU4Rec subtracts from scores
     mask: Mask
-    own: Tensor | None = None  # (C,) query whose positive the column is, -1: nobody's
+    own: Tensor | None  # (C,) query whose positive the column is, -1: nobody's; None: nobody's at all
+    expected: Callable[[], Tensor]  # what `log_q` and `log_support` are, which not every loss asks for
+    support: Callable[[], Tensor]
+
+    @cached_property
+    def log_q(self) -> Tensor:
+        """Return the log of the number of times each was expected among the items of one query, shaped as `items`."""
+        return self.expected()
+
+    @cached_property
+    def log_support(self) -> Tensor:
+        """Return what GRU4Rec takes from the score of each, shaped as `items`."""
+        return self.support()
 
     @property
     def shared(self) -> bool:
@@ -104,10 +112,10 @@ class _Sampler(Settings, ABC):
         drawn = self.draw(examples, head, items)
         return Negatives(
             drawn,
-            self.log_q(drawn, examples, items),
-            self.log_support(drawn, examples, items),
             self._mask,
             self.owners(examples, drawn),
+            lambda: self.log_q(drawn, examples, items),
+            lambda: self.log_support(drawn, examples, items),
         )
 
     @abstractmethod
@@ -146,7 +154,7 @@ class Uniform(_Sampler):
         drawn = torch.randint(high, shape, device=items.counts.device)
         if self.per == "row" and examples.users is not None:
             drawn = drawn[torch.searchsorted(examples.users, examples.users)]  # the draw of the row's first query
-        return drawn if self.all_items else items.known[drawn]
+        return drawn if high == items.n_items else items.known[drawn]
 
     def log_q(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
         """Return `log(n / number of items)`; -inf for items that are never drawn."""
@@ -274,18 +282,22 @@ class Mixed(_Sampler):
         """Draw every part for a batch."""
         queries = len(examples.queries)
         drawn = [part.draw(examples, head, items) for part in self.parts]
-        supports = [part.log_support(codes, examples, items) for part, codes in zip(self.parts, drawn, strict=True)]
         owners = [
             part.owners(examples, codes) if part.kind == "in_batch" else codes.new_full(codes.shape[-1:], -1)
             for part, codes in zip(self.parts, drawn, strict=True)
         ]
         joined = self._joined(drawn, queries)
+
+        def support() -> Tensor:
+            pairs = zip(self.parts, drawn, strict=True)
+            return self._joined([part.log_support(codes, examples, items) for part, codes in pairs], queries)
+
         return Negatives(
             joined,
-            self.log_q(joined, examples, items),
-            self._joined(supports, queries),
             self._mask,
             torch.cat([owner for owner in owners if owner is not None]),
+            lambda: self.log_q(joined, examples, items),
+            support,
         )
 
     @staticmethod
@@ -332,40 +344,6 @@ class Hard(_Sampler):
     def log_q(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
         """Return what the pool expects; which of its items are hard is not corrected for."""
         return self.pool.log_q(codes, examples, items)
-
-
-def queries_of_positives(examples: Examples) -> Tensor:
-    """Return the query of each positive, `(P,)`."""
-    if examples.of_query is not None:
-        return examples.of_query
-    return torch.arange(len(examples.positives), device=examples.positives.device)
-
-
-def groups(examples: Examples, mask: Mask) -> tuple[Tensor, Tensor]:
-    """Return who shares what they do not compete with: the group of each query, `(M,)`, and of each positive."""
-    of_query = queries_of_positives(examples)
-    if mask == "user" and examples.users is not None:
-        return examples.users, examples.users[of_query]
-    return torch.arange(len(examples.queries), device=of_query.device), of_query
-
-
-def collides(codes: Tensor, examples: Examples, mask: Mask, n_items: int, rows: slice = slice(None)) -> Tensor:
-    """Return which of the items `(M, C)` drawn for some queries are positives that they must not compete with.
-
-    Args:
-        codes: Items of the queries `rows`; -1 (no item) always collides.
-        examples: The batch.
-        mask: What collides; "none": nothing but -1.
-        n_items: Number of items, V.
-        rows: The queries, all by default.
-    """
-    if mask == "none" or not len(examples):
-        return codes < 0
-    of_rows, of_positives = groups(examples, mask)
-    taken = (of_positives * n_items + examples.positives).sort().values
-    keys = of_rows[rows, None] * n_items + codes
-    places = torch.searchsorted(taken, keys).clamp_(max=len(taken) - 1)
-    return (taken[places] == keys) | (codes < 0)
 
 
 NegativeSampler = Annotated[Uniform | Popularity | InBatch | Mixed | Hard | Shown, Field(discriminator="kind")]

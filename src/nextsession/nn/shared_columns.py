@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nextsession.nn.collisions import groups
 from nextsession.nn.contrasts import barred_from
-from nextsession.nn.negatives import ItemStatistics, Negatives, groups
+from nextsession.nn.negatives import ItemStatistics, Negatives
 from nextsession.nn.networks import Examples
 from nextsession.nn.ops.sampled_cross_entropy import Barred, Rule
 

@@ -19,14 +19,24 @@ from nextsession.nn.ops.work import in_parts
 
 Precision = Literal["float32", "bfloat16"]
 
-_BUFFER = 16 << 20
-"""Scores held at once at most, 64 MB of them."""
+_HELD = {"cpu": 16 << 20, "cuda": 128 << 20}
+"""Scores held at once at most: 64 MB of them, and 512 MB on a GPU."""
+_CACHED = 1 << 20
+"""Scores held at once on the CPU where there are few items: they stay in its caches."""
 _ROWS, _FEWEST = 256, 16
-"""Queries whose scores are held at once: more fill the caches, fewer make products slow.
+"""Queries whose scores are held at once at least: of many items, and of so many that `_HELD` allows fewer.
 
 At a million items there are `_FEWEST`.  Going through blocks of items twice instead, once for the sum and
 once for the gradient, would need a fourth product and exponentials again: it would pay from about 400 thousand.
 """
+
+
+def rows_at_once(queries: int, columns: int, device: torch.device) -> int:
+    """Return how many queries' scores of so many columns are held at once."""
+    columns = max(columns, 1)
+    most = _HELD.get(device.type, _HELD["cuda"]) // columns
+    wanted = max(_CACHED // columns, _ROWS) if device.type == "cpu" else most
+    return max(min(wanted, most, queries), min(_FEWEST, queries), 1)
 
 
 def linear_cross_entropy_plainly(
@@ -165,7 +175,7 @@ def through_blocks(
     """
     number = torch.bfloat16 if precision == "bfloat16" else torch.float32
     q, t = queries.detach().to(number), table.detach().to(number)
-    rows = min(max(_ROWS, 1), max(_BUFFER // max(len(t), 1), _FEWEST), max(len(q), 1))
+    rows = rows_at_once(len(q), len(t), q.device)
     product = torch.empty((rows, len(t)), dtype=number, device=q.device)
     scores = product if number == torch.float32 else product.float()
     total = torch.zeros((), device=q.device)

@@ -1,6 +1,7 @@
 """NeuralRecommender: what all models that are trained by gradients have in common."""
 
 import math
+import zlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -178,7 +179,7 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         questions = _some(self._validation, self.config.validation_questions, runtime.seed)
         facts: dict[str, Any] = {}
         if runtime.checkpoints is not None:
-            facts = {"data": fingerprint(rows.log), "questions": [fingerprint(cases.histories) for cases in questions]}
+            facts = {"data": fingerprint(rows.log), "questions": [_key(cases) for cases in questions]}
         run = TrainingRun(
             self.name,
             self.config,
@@ -326,3 +327,9 @@ def _some(validation: Iterable[Cases], most: int, seed: int) -> list[Cases]:
     begins = offsets_of(sizes)
     parts = [chosen[(chosen >= a) & (chosen < z)] - a for a, z in pairwise(begins)]
     return [cases.take(part) for cases, part in zip(blocks, parts, strict=True) if len(part)]
+
+
+def _key(cases: Cases) -> str:
+    """Return a text that depends on the questions and on what they are answered by."""
+    answers = [cases.asked_at, cases.targets, cases.target_offsets, cases.histories.vocabulary.ids[cases.targets]]
+    return f"{fingerprint(cases.histories)}-{zlib.crc32(repr([x.tolist() for x in answers]).encode()):08x}"

@@ -237,6 +237,20 @@ def test_queries_in_bfloat16(loss):
     torch.testing.assert_close(got, expected, rtol=0.03, atol=0.03)
 
 
+@pytest.mark.parametrize("negatives", [None, Uniform(n=9, per="batch"), Uniform(n=9)])
+def test_autocast_leaves_the_scores_alone(negatives):
+    loss = FullSoftmax() if negatives is None else SampledSoftmax(negatives=negatives)
+    examples, head, items, inputs = problem(True)
+    torch.manual_seed(0)
+    expected = loss(examples, head, items)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = loss(examples, head, items)
+    torch.testing.assert_close(got, expected)
+    for a, b in zip(torch.autograd.grad(got, inputs), torch.autograd.grad(expected, inputs), strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_positives_with_nothing_shown_do_not_count():
     examples, head, items, inputs = problem(True)
     loss = SampledSoftmax(negatives=Shown())

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nextsession.data.log import SessionLog
 from nextsession.neural import Facts, NeuralRecommender, NeuralSettings
@@ -81,15 +82,44 @@ class WindowFilters(nn.Module):
 
     def forward(self, windows: Tensor) -> Tensor:
         """Map windows, `(M, L, D)`, to what was found, `(M, vertical * D + horizontal * L)`."""
-        dim = windows.shape[2]
-        flat = windows.flatten(1)
+        length, dim = windows.shape[1:]
         found = []
         if self.vertical is not None:
             found.append(self.vertical(windows.transpose(1, 2)).transpose(1, 2).flatten(1))
-        for height, filters in enumerate(self.heights, 1):  # h events in a row are h * D numbers in a row
-            everywhere = filters(flat.unfold(1, height * dim, dim))
-            found.append(torch.relu(everywhere.max(1).values))  # rectified after the maximum: the same number
+        if len(self.heights):
+            places = range(length, 0, -1)  # of filters of height 1, 2, ..
+            kernels = [slid(f.get_parameter("weight"), n, dim) for f, n in zip(self.heights, places, strict=True)]
+            everywhere = functional.linear(windows.flatten(1), torch.cat(kernels))
+            by_height = torch.split(everywhere, [len(k) for k in kernels], 1)
+            seen = [part.unflatten(1, (-1, n)) for part, n in zip(by_height, places, strict=True)]
+            best = torch.cat([part.max(2).values for part in seen], 1)
+            found.append(torch.relu(best + torch.cat([f.get_parameter("bias") for f in self.heights])))
         return torch.cat(found, 1)
+
+
+def slid(kernels: Tensor, places: int, step: int) -> Tensor:
+    """Lay kernels out at all places, so that sliding them over rows of numbers is one product of matrices.
+
+    Where windows are short that is quicker than a convolution: nothing is copied but the kernels.
+
+    Args:
+        kernels: `(n, w)`.
+        places: How many there are.
+        step: Numbers from one place to the next.
+
+    Returns:
+        `(n * places, w + (places - 1) * step)`: kernel by kernel, each at every place, zeros around it.
+
+    >>> slid(torch.tensor([[1, 2]]), 3, 1)
+    tensor([[1, 2, 0, 0],
+            [0, 1, 2, 0],
+            [0, 0, 1, 2]])
+    """
+    n, width = kernels.shape
+    whole = width + (places - 1) * step
+    longer = functional.pad(kernels, (0, whole + step - width))  # read in rows of `whole`, each begins a step later
+    repeated = longer[:, None].expand(-1, places, -1).reshape(n, -1)
+    return repeated[:, : places * whole].reshape(n * places, whole)
 
 
 class WindowNetwork(Network):

@@ -10,6 +10,7 @@ from hypothesis import given
 from torch import Tensor
 
 from nextsession import SessionLog, create, load
+from nextsession.data.items import ItemFeature, ItemTable
 from nextsession.data.log import offsets_of
 from nextsession.errors import ConfigError, DataError
 from nextsession.models.hstu import HSTU, HSTUSettings
@@ -231,6 +232,17 @@ def test_presets_train(preset: str) -> None:
     small = {"dim": 8, "layers": 1, "epochs": 1, "max_length": 10}
     model = HSTU(preset=preset, **small).fit(a_log())
     assert np.isfinite(model.curve_[:, 1]).all()
+
+
+@pytest.mark.parametrize("name", ["hstu", "hstuplus"])
+def test_side_features_and_half_precision_train(name: str) -> None:
+    log = labelled(a_log())
+    colours = ItemTable({"colour": ItemFeature.of([[f"c{i % 3}"] for i in range(log.n_items)])})
+    log = replace(log, item_table=colours)
+    model = create(name, **SMALL, features=("colour",), precision="bfloat16").fit(log)
+    assert isinstance(model, HSTU)
+    assert any("features" in weight for weight in model.network_.state_dict())
+    assert np.isfinite(model.scores(log.rows(0, 4)).dense()).all()
 
 
 def test_heads_divide_the_width() -> None:

@@ -122,7 +122,14 @@ class HSTU(NeuralRecommender[HSTUSettings]):
     def _inputs(self, items: ItemEmbedding, facts: Facts) -> Input:
         settings = self.config
         places = settings.max_length if settings.positions else 0
-        inputs = Input(items, positions=places, scale=True, rate=settings.dropout, **self._kinds(facts))
+        inputs = Input(
+            items,
+            positions=places,
+            scale=True,
+            rate=settings.dropout,
+            features=facts.side_features(settings),
+            **self._kinds(facts),
+        )
         if inputs.positions is not None:
             _truncated_normal(inputs.positions, settings.dim**-0.5)
         return inputs
@@ -176,7 +183,7 @@ class HSTU(NeuralRecommender[HSTUSettings]):
         small = {"dim": 16, "max_length": 20, "epochs": 30, "batch_size": 8, "learning_rate": 0.01}
         return [
             small,
-            {**small, "time": "none", "reads": "session"},
+            {**small, "time": "none", "reads": "session", "epochs": 5},
             {**small, "preset": "hstu-ml1m", "epochs": 5},
             {**small, "time": "none", "distance": False, "heads": 2, "dqk": 4, "dv": 6, "concat": True, "epochs": 5},
         ]

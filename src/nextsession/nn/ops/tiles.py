@@ -242,16 +242,55 @@ def copied(x: Floats, start: int, x_row: int, rows: int, columns: int, to: Float
             line[n] = 0
 
 
+def _transpose_tile(
+    context: Any, a: Any, a_start: Any, a_row: Any, rows: Any, to: Any, to_start: Any, to_row: Any
+) -> Any:
+    """Write a square of `LANES` by `LANES` across; its rows from `rows` on repeat the last."""
+    signature = types.void(a, types.intp, types.intp, types.intp, to, types.intp, types.intp)
+    places, half = ir.VectorType(ir.IntType(32), LANES), LANES // 2
+    turns = [lane // 2 + lane % 2 * LANES for lane in range(LANES)]  # a lane of one vector, then one of the other
+    first_halves, last_halves = (ir.Constant(places, [turn + by for turn in turns]) for by in (0, half))
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        a, a_start, a_row, rows, to, to_start, to_row = values
+        a, to = (context.make_array(signature.args[n])(context, builder, x).data for n, x in ((0, a), (4, to)))
+        last = builder.sub(rows, ir.Constant(rows.type, 1))
+
+        def vector_at(base: Any, start: Any, row: Any, stride: Any) -> Any:
+            at = builder.add(start, builder.mul(stride, row))
+            return builder.bitcast(builder.gep(base, [at]), _VECTOR.as_pointer())
+
+        lines = []
+        for lane in range(LANES):
+            row = ir.Constant(rows.type, lane)
+            row = builder.select(builder.icmp_signed("<", row, rows), row, last)
+            lines.append(builder.load(vector_at(a, a_start, row, a_row), align=4))
+        for _ in range(LANES.bit_length() - 1):  # to interleave the halves log2(LANES) times is to transpose
+            pairs = list(zip(lines[:half], lines[half:], strict=True))
+            lines = [builder.shuffle_vector(*pair, mask) for pair in pairs for mask in (first_halves, last_halves)]
+        for lane, line in enumerate(lines):
+            builder.store(line, vector_at(to, to_start, ir.Constant(rows.type, lane), to_row), align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+_across: Any = intrinsic(_transpose_tile)
+
+
 @compiled
 def transposed(x: Floats, start: int, x_row: int, rows: int, columns: int, to: Floats, to_row: int) -> None:
-    """Copy a matrix `(rows, columns)` to the start of scratch as `(columns, rows)`, and zeros up to whole vectors."""
-    whole = (rows + LANES - 1) // LANES * LANES
-    for n in range(columns):
-        source, line = x[start + n :], to[n * to_row :][:whole]
-        for row in range(rows):
-            line[row] = source[row * x_row]
-        for row in range(rows, whole):
-            line[row] = 0
+    """Copy a matrix `(rows, columns)` to scratch as `(columns, rows)`; its last vectors are filled up with anything."""
+    for row in range(0, rows, LANES):
+        tall, at = min(LANES, rows - row), start + row * x_row
+        if columns < LANES:
+            for n in range(columns):
+                for r in range(tall):
+                    to[n * to_row + row + r] = x[at + r * x_row + n]
+        else:
+            for n in range(0, columns, LANES):
+                left = min(n, columns - LANES)  # the last square overlaps the one before
+                _across(x, at + left, x_row, tall, to, left * to_row + row, to_row)
 
 
 @compiled_fast

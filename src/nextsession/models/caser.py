@@ -91,7 +91,7 @@ class WindowFilters(nn.Module):
             kernels = [slid(f.get_parameter("weight"), n, dim) for f, n in zip(self.heights, places, strict=True)]
             everywhere = functional.linear(windows.flatten(1), torch.cat(kernels))
             by_height = torch.split(everywhere, [len(k) for k in kernels], 1)
-            seen = [part.unflatten(1, (-1, n)) for part, n in zip(by_height, places, strict=True)]
+            seen = [part.view(len(part), -1, n) for part, n in zip(by_height, places, strict=True)]
             best = torch.cat([part.max(2).values for part in seen], 1)
             found.append(torch.relu(best + torch.cat([f.get_parameter("bias") for f in self.heights])))
         return torch.cat(found, 1)

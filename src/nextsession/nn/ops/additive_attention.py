@@ -119,12 +119,15 @@ def _backward(
         query, gradient, to_query = queries[m], gradients[m], to_queries[m]
         for t in range(starts[m], stops[m]):
             key, value, to_key, to_value = keys[t], values[t], to_keys[t], to_values[t]
-            found = slope = np.float32(0)
+            # Sums have loops of their own: one that also writes is run in vectors or not as memory happens to lie.
             for a in range(len(weight)):
                 sigmoids[a] = _ONE / (_ONE + exponential(-(query[a] + key[a])))
+            found = slope = np.float32(0)
+            for a in range(len(weight)):
                 found += weight[a] * sigmoids[a]
             for d in range(len(gradient)):
                 slope += gradient[d] * value[d]
+            for d in range(len(gradient)):
                 to_value[d] += found * gradient[d]
             for a in range(len(weight)):
                 to_weight[a] += slope * sigmoids[a]

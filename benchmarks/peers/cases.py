@@ -47,18 +47,14 @@ GROUPS = {
 }
 
 
-def _long(group: str, model: str | None, *rows: tuple[str, str, str, str, int]) -> list[Case]:
-    """Cases on MovieLens-1M: ours, if there is one, and the peers."""
-    mine = [] if model is None else [Case(group, OURS, "ours.py", model, OURS, "ml-1m", 47)]
-    return mine + [Case(group, peer, script, name, where, "ml-1m", steps) for peer, script, name, where, steps in rows]
+Mine = tuple[str, int] | None
+Peer = tuple[str, str, str, str, int]
 
 
-def _short(group: str, model: str | None, *rows: tuple[str, str, str, str, int]) -> list[Case]:
-    """Cases on sessions of Diginetica."""
-    mine = [] if model is None else [Case(group, OURS, "ours.py", model, OURS, "diginetica", 200)]
-    return mine + [
-        Case(group, peer, script, name, where, "diginetica", steps) for peer, script, name, where, steps in rows
-    ]
+def _group(group: str, data: Data, mine: Mine, *peers: Peer) -> list[Case]:
+    """Cases of a group: our model and its steps, if there is one, and the peers."""
+    found = [] if mine is None else [Case(group, OURS, "ours.py", mine[0], OURS, data, mine[1])]
+    return found + [Case(group, peer, script, name, where, data, steps) for peer, script, name, where, steps in peers]
 
 
 _ANTKLEN = ("antklen/sasrec-bert4rec-recsys23", "antklen.py")
@@ -70,39 +66,46 @@ _RECTOOLS = ("RecTools", "rectools_models.py")
 _RECBOLE = ("RecBole", "recbole_models.py")
 
 CASES = [
-    *_long(
+    *_group(
         "sasrec-ce",
-        "sasrec-ce",
+        "ml-1m",
+        ("sasrec-ce", 24),
         (*_ANTKLEN, "sasrec-ce", "torch", 6),
         (*_RECTOOLS, "sasrec-ce", "rectools", 3),
         (*_RECBOLE, "sasrec-long", "recbole", 12),
     ),
-    Case("sasrec-ce", f"{OURS}, bfloat16", "ours.py", "sasrec-bf16", OURS, "ml-1m", 47),
-    *_long("sasrec-3000", "sasrec-3000", (*_ANTKLEN, "sasrec-3000", "torch", 4)),
-    *_long("sasrec-sampled", "sasrec-sampled", (*_RECTOOLS, "sasrec-sampled", "rectools", 2)),
-    *_long(
+    Case("sasrec-ce", f"{OURS}, bfloat16", "ours.py", "sasrec-bf16", OURS, "ml-1m", 24),
+    *_group("sasrec-3000", "ml-1m", ("sasrec-3000", 3), (*_ANTKLEN, "sasrec-3000", "torch", 4)),
+    *_group("sasrec-sampled", "ml-1m", ("sasrec-sampled", 20), (*_RECTOOLS, "sasrec-sampled", "rectools", 2)),
+    *_group(
         "sasrec-bce",
-        "sasrec-bce",
+        "ml-1m",
+        ("sasrec-bce", 47),
         (*_PMIXER, "sasrec-bce", "torch", 16),
         (*_ANTKLEN, "sasrec-bce", "torch", 16),
         (*_RECTOOLS, "sasrec-bce", "rectools", 16),
     ),
-    *_long("gsasrec", "gsasrec", (*_ASASH, "gsasrec", "torch", 2), (*_RECTOOLS, "gsasrec", "rectools", 2)),
-    *_long("esasrec", "esasrec", (*_RECTOOLS, "esasrec", "rectools", 2)),
-    *_long(
+    *_group(
+        "gsasrec", "ml-1m", ("gsasrec", 24), (*_ASASH, "gsasrec", "torch", 2), (*_RECTOOLS, "gsasrec", "rectools", 2)
+    ),
+    *_group("esasrec", "ml-1m", ("esasrec", 16), (*_RECTOOLS, "esasrec", "rectools", 2)),
+    *_group(
         "bert4rec",
-        "bert4rec",
+        "ml-1m",
+        ("bert4rec", 24),
         (*_ANTKLEN, "bert4rec", "torch", 4),
         (*_RECTOOLS, "bert4rec", "rectools", 3),
         (*_RECBOLE, "bert4rec-long", "recbole", 6),
     ),
-    *_long("hstu", "hstu", (*_RECTOOLS, "hstu", "rectools", 4)),
-    *_long("hstu-time", "hstu-time", (*_RECTOOLS, "hstu-time", "rectools", 3)),
-    *_long("gru", None, (*_ANTKLEN, "gru", "torch", 6), (*_RECBOLE, "gru4rec-long", "recbole", 16)),
-    *_long("caser", "caser", (*_CASER, "caser", "torch", 150)),
-    *_short("srgnn", "srgnn", (*_SRGNN, "srgnn", "torch", 50), (*_RECBOLE, "srgnn", "recbole", 40)),
-    *_short("narm", "narm", (*_RECBOLE, "narm", "recbole", 40)),
-    *_short("stamp", "stamp", (*_RECBOLE, "stamp", "recbole", 60)),
-    *_short("gru4rec", None, (*_RECBOLE, "gru4rec", "recbole", 40)),
-    *_short("caser-ce", None, (*_RECBOLE, "caser", "recbole", 80)),
+    *_group("hstu", "ml-1m", ("hstu", 24), (*_RECTOOLS, "hstu", "rectools", 4)),
+    *_group("hstu-time", "ml-1m", ("hstu-time", 24), (*_RECTOOLS, "hstu-time", "rectools", 3)),
+    *_group("gru", "ml-1m", None, (*_ANTKLEN, "gru", "torch", 6), (*_RECBOLE, "gru4rec-long", "recbole", 16)),
+    *_group("caser", "ml-1m", ("caser", 12), (*_CASER, "caser", "torch", 150)),
+    *_group(
+        "srgnn", "diginetica", ("srgnn", 120), (*_SRGNN, "srgnn", "torch", 50), (*_RECBOLE, "srgnn", "recbole", 40)
+    ),
+    *_group("narm", "diginetica", ("narm", 120), (*_RECBOLE, "narm", "recbole", 40)),
+    *_group("stamp", "diginetica", ("stamp", 120), (*_RECBOLE, "stamp", "recbole", 60)),
+    *_group("gru4rec", "diginetica", None, (*_RECBOLE, "gru4rec", "recbole", 40)),
+    *_group("caser-ce", "diginetica", None, (*_RECBOLE, "caser", "recbole", 80)),
 ]

@@ -13,7 +13,7 @@ from meter import BATCH, LONGEST, MASKED, NEGATIVES, SESSION_BATCH, SESSION_WIDT
 
 from nextsession import SessionLog, Vocabulary, create
 
-SAMPLED = {"kind": "uniform", "n": NEGATIVES, "per": "position"}
+SAMPLED = {"kind": "uniform", "n": NEGATIVES, "per": "query"}
 LONG: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "sasrec-ce": ("sasrec", {}),
     "sasrec-bf16": ("sasrec", {"precision": "bfloat16"}),

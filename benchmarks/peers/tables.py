@@ -47,8 +47,8 @@ def throughput(rows: Mapping[str, dict]) -> str:
 
 
 def comparison(rows: Sequence[dict]) -> str:
-    head = ["code", "as shipped", "with the cheap fixes", "ours is, times", "peak MB"]
-    lines = [head, ["---", "--:", "--:", "--:", "--:"]]
+    head = ["code", "as shipped", "with the cheap fixes", "ours is, times", "peak MB", "events read"]
+    lines = [head, ["---", *["--:"] * (len(head) - 1)]]
     by_code: dict[tuple[str, str], dict[str, dict]] = {}
     for row in rows:
         by_code.setdefault((row["peer"], row["model"]), {})[row["variant"]] = row
@@ -59,7 +59,8 @@ def comparison(rows: Sequence[dict]) -> str:
                 peer,
                 *(shown(found.get(variant)) for variant in ("shipped", "fixes")),
                 "" if ours is None or peer.startswith(OURS) else ratios(ours, found),
-                f"{max(m['peak_mb'] for row in found.values() for m in row['measurements']):,}",
+                " / ".join(f"{peak(found[variant]):,}" for variant in ("shipped", "fixes") if variant in found),
+                inputs(found.get("shipped")),
             ]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -72,6 +73,18 @@ def rates(row: dict) -> list[float]:
 def shown(row: dict | None) -> str:
     """Best and median, in positions a CPU-second."""
     return "" if row is None else f"{max(rates(row)):,.0f} ({median(rates(row)):,.0f})"
+
+
+def peak(row: dict) -> int:
+    return max(measured["peak_mb"] for measured in row["measurements"])
+
+
+def inputs(row: dict | None) -> str:
+    """Events a CPU-second that are read again and again for a position, where a code base does that."""
+    found = (
+        [] if row is None else [m["inputs"] / m["cpu_s"] for m in row["measurements"] if m["inputs"] > m["positions"]]
+    )
+    return f"{max(found):,.0f}" if found else ""
 
 
 def ratios(ours: Mapping[str, dict], peer: Mapping[str, dict]) -> str:

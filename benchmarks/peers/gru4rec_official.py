@@ -31,7 +31,7 @@ def trained(module, data: pd.DataFrame, settings: dict):
 
     module.SessionDataIterator.__call__ = watched
     model = module.GRU4Rec(**settings, device=torch.device("cpu"))
-    model.fit(data)
+    model.fit(data, compatibility_mode=False)  # drawn by torch: the other draw fails with NumPy 2
     ends = [*began[1:], time.process_time()]
     return model, [end - start for start, end in zip(began, ends, strict=True)]
 

@@ -17,7 +17,7 @@ from nextsession.nn.gru4rec_cell import size_of, weights_of
 from nextsession.nn.gru4rec_epoch import EMBEDDINGS, Moved, Rules, Sampling, epoch
 from nextsession.nn.gru4rec_losses import ACTIVATIONS, LOSSES
 from nextsession.nn.gru4rec_math import alias_table
-from nextsession.nn.gru4rec_tiles import padded
+from nextsession.nn.gru4rec_products import padded
 from nextsession.recommender import Recommender
 from nextsession.scores import DotScores
 
@@ -319,4 +319,5 @@ def _next_state(
         inner = r * (state @ u[2 * units :].T + bias[5])
     else:
         inner = (r * state) @ u[2 * units :].T
-    return (1 - z) * state + z * np.tanh(inward[:, 2 * units :] + inner)
+    after: NDArray[np.float32] = (1 - z) * state + z * np.tanh(inward[:, 2 * units :] + inner)
+    return after

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nextsession.compiled import compiled
 from nextsession.nn.gru4rec_math import in_order, sigmoid, tanh
-from nextsession.nn.gru4rec_tiles import LANES, multiply, multiply_transposed, transpose
+from nextsession.nn.gru4rec_products import LANES, multiply, multiply_transposed, transpose
 
 BUFFERS = 6
 """Blocks of H rows that a layer needs beside its weights: three gates, an inner product, the state, what comes out."""

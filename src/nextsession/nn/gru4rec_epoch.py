@@ -23,7 +23,7 @@ from nextsession.nn.gru4rec_cell import (
 )
 from nextsession.nn.gru4rec_losses import CROSS_ENTROPY, cross_entropy, pairwise
 from nextsession.nn.gru4rec_math import draw, drop, hash_64, in_order
-from nextsession.nn.gru4rec_tiles import multiply, multiply_transposed, prefetch_row, transpose
+from nextsession.nn.gru4rec_products import multiply, multiply_transposed, prefetch_row, transpose
 from nextsession.nn.session_parallel import advance, begin
 
 OWN_ROWS, SEPARATE, CONSTRAINED = 0, 1, 2
@@ -34,7 +34,6 @@ EMBEDDINGS = {"none": OWN_ROWS, "separate": SEPARATE, "constrained": CONSTRAINED
 _EPSILON = np.float32(1e-6)  # inside the root
 _AHEAD = 12  # rows between the one that is copied and the one that is fetched meanwhile
 _TOGETHER = 64  # rows whose gradients are computed before they are moved: they stay in the fastest cache
-
 
 
 class Moved(NamedTuple):

@@ -11,7 +11,8 @@ vectors.  Every function turns `scores` into the gradient in place and returns t
 import numpy as np
 from numpy.typing import NDArray
 
-from nextsession.nn.gru4rec_math import exp, in_order, sigmoid
+from nextsession.nn.gru4rec_math import in_order, sigmoid
+from nextsession.nn.ops.tiles import exponential as exp
 
 CROSS_ENTROPY, BPR_MAX, BPR, TOP1, TOP1_MAX = 0, 1, 2, 3, 4
 
@@ -119,7 +120,7 @@ def pairwise(
     for b in range(n_rows):
         target[b] = scores[positive[b], b]
     gradient = np.empty((n_slots, lanes), np.float32)
-    if kind == BPR_MAX or kind == TOP1_MAX:
+    if kind in (BPR_MAX, TOP1_MAX):
         loss = _of_hard_negatives(scores, gradient, positive, counts, target, n_rows, kind == BPR_MAX, bpreg)
     else:
         loss = _of_all_negatives(scores, gradient, positive, counts, target, n_rows, n_columns, kind == BPR)

@@ -1,16 +1,13 @@
-"""Exponentials and random numbers that LLVM turns into vector code, for the training loop of GRU4Rec.
+"""Sigmoids and random numbers in loops that become vectors, for the training loop of GRU4Rec.
 
-numba calls the C library for each `exp`, one number at a time; these are polynomials, so a loop over
-them is vectorised.  Random numbers are hashes of a counter, so any one can be had without the others.
+Random numbers are hashes of a counter, so any one can be had without the others.
 """
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from nextsession.compiled import compiled, compiled_allowing
+from nextsession.nn.ops.tiles import exponential
 
 in_order = compiled_allowing()
 """`compiled` for loops that become vectors: division never raises, and sums keep their order, so that results are
@@ -19,45 +16,16 @@ the same bits wherever and however they are compiled."""
 _ONE = np.float32(1)
 
 
-@intrinsic
-def _float_of_bits(context, bits):  # type: ignore[no-untyped-def]
-    """Read 32 bits as a float."""
-
-    def code(context, builder, signature, values):  # type: ignore[no-untyped-def]
-        return builder.bitcast(values[0], ir.FloatType())
-
-    return types.float32(types.int32), code
-
-
-@in_order
-def exp(x: np.float32) -> np.float32:
-    """Return `e^x` for float32 within 2e-7 of the value; 0 below -87, no more than e^88.
-
-    `x = n ln 2 + r` with `|r| <= ln 2 / 2`; `e^r` is a polynomial (Cephes), `2^n` an exponent.
-    """
-    y = min(max(x, np.float32(-87.3)), np.float32(88.0))
-    n = np.floor(y * np.float32(1.44269504088896341) + np.float32(0.5))
-    r = (y - n * np.float32(0.693359375)) - n * np.float32(-2.12194440e-4)
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
-    value = (p * r * r + r + _ONE) * _float_of_bits(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
-    return value if x > np.float32(-87.3) else np.float32(0)
-
-
 @in_order
 def sigmoid(x: np.float32) -> np.float32:
     """Return `1 / (1 + e^-x)`."""
-    return _ONE / (_ONE + exp(-x))
+    return _ONE / (_ONE + exponential(-x))
 
 
 @in_order
 def tanh(x: np.float32) -> np.float32:
     """Return the hyperbolic tangent, within 3e-7."""
-    return np.float32(2) / (_ONE + exp(np.float32(-2) * x)) - _ONE
+    return np.float32(2) / (_ONE + exponential(np.float32(-2) * x)) - _ONE
 
 
 @compiled

@@ -4,9 +4,8 @@
 meet.  All hold the same weights at all times, and one, the first, validates and writes.
 """
 
+import atexit
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -126,9 +125,10 @@ def started_together() -> bool:
     return _number("WORLD_SIZE", 1) > 1
 
 
-@contextmanager
-def joined(device: torch.device) -> Iterator[Processes]:
+def joined(device: torch.device) -> Processes:
     """Meet the processes started together with this one; alone where there are none.
+
+    They stay together until the program ends.
 
     Args:
         device: Where this process computes; `gloo` carries messages between CPUs, `nccl` between GPUs.
@@ -137,11 +137,14 @@ def joined(device: torch.device) -> Iterator[Processes]:
         ConfigError: There should be others, and what is needed to find them is missing.
     """
     if not dist.is_available() or not (dist.is_initialized() or started_together()):
-        yield ALONE
-        return
-    if dist.is_initialized():  # by whoever called us
-        yield Processes(dist.get_rank(), dist.get_world_size(), device)
-        return
+        return ALONE
+    if not dist.is_initialized():
+        _meet(device)
+    return Processes(dist.get_rank(), dist.get_world_size(), device)
+
+
+def _meet(device: torch.device) -> None:
+    """Find the others; once, since addresses of a first meeting would be taken for those of a second."""
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise ConfigError(
@@ -151,9 +154,11 @@ def joined(device: torch.device) -> Iterator[Processes]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
-    try:
-        yield Processes(dist.get_rank(), dist.get_world_size(), device)
-    finally:
+    atexit.register(_part)
+
+
+def _part() -> None:
+    if dist.is_initialized():
         dist.destroy_process_group()
 
 

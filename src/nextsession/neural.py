@@ -143,11 +143,11 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         self.facts_ = Facts(log.n_items, log.action_names if self.reads_actions else (), self._features(log))
         self.popularity_ = np.log1p(counts)
         rows = self._rows(log)
-        with joined(device) as processes, enough_memory(self.name, self.config):
+        with enough_memory(self.name, self.config):
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(runtime.seed)
                 self.network_ = self._network(self.facts_).to(device)
-            self._train(rows, ItemStatistics(torch.from_numpy(counts).to(device)), runtime, device, processes)
+            self._train(rows, ItemStatistics(torch.from_numpy(counts).to(device)), runtime, device, joined(device))
         self.network_.to("cpu").eval().requires_grad_(False)
         self._tabulate()
 
@@ -331,5 +331,10 @@ def _some(validation: Iterable[Cases], most: int, seed: int) -> list[Cases]:
 
 def _key(cases: Cases) -> str:
     """Return a text that depends on the questions and on what they are answered by."""
-    answers = [cases.asked_at, cases.targets, cases.target_offsets, cases.histories.vocabulary.ids[cases.targets]]
+    answers: list[NDArray[Any]] = [
+        cases.asked_at,
+        cases.targets,
+        cases.target_offsets,
+        cases.histories.vocabulary.ids[cases.targets],
+    ]
     return f"{fingerprint(cases.histories)}-{zlib.crc32(repr([x.tolist() for x in answers]).encode()):08x}"

@@ -63,7 +63,8 @@ def fit(
         show_json({**wanted.tables(), "out": str(place)}) if json else show(f"# would write {place}\n{wanted.toml()}")
         return
     started = time.process_time()
-    with together(wanted.runtime) as processes, bars() as progress:
+    processes = together(wanted.runtime)
+    with bars() as progress:
         if not processes.first:
             processes.wait()  # the first may have to prepare the log
         if everything:

@@ -28,7 +28,7 @@ LONG: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 SHORT: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "srgnn": ("srgnn", {}),
-    "narm": ("narm", {}),
+    "narm": ("narm", {"width": SESSION_WIDTH}),
     "stamp": ("stamp", {}),
 }
 

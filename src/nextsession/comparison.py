@@ -244,7 +244,8 @@ def _compile(model: Recommender[Any], split: Split) -> None:
     """Let the model learn and answer a little, so that no compiling is counted as its cost."""
     with suppress(Exception):  # if it fails here it fails again where that is reported
         few = split.train.rows(0, min(_WARM_UP_USERS, len(split.train)))
-        again = type(model)(model.config).fit(few)
+        once = {"epochs": 1} if "epochs" in type(model.config).model_fields else {}
+        again = type(model)(model.config.model_copy(update=once)).fit(few)
         cases = next(iter(split.test()))
         if cases.news is not None and again.can_update:
             again.update(cases.news.rows(0, min(_WARM_UP_USERS, len(cases.news))))

@@ -110,6 +110,7 @@ class NeuralRecommender(Recommender[N], Generic[N]):
     """
 
     stochastic: ClassVar[bool] = True
+    by_recipe: ClassVar[bool] = True
     reads_actions: ClassVar[bool] = False
     """Does the network read kinds of events?"""
     least_events: ClassVar[int] = 2

@@ -83,6 +83,8 @@ class Recommender(ABC, Generic[C]):
     """Can the instant of the question change the answer?  Tables say so."""
     reads_ignored: ClassVar[bool] = False
     """Is the model given events with label 0 (shown and ignored)?  Others see wanted events only."""
+    by_recipe: ClassVar[bool] = False
+    """Does it learn for as long as it is told?  Comparisons of every model leave it to recipes that name it."""
     exemptions: ClassVar[Mapping[str, str]] = {}
     """Promises of the contract that the model does not keep, each with the reason."""
 

@@ -1,6 +1,7 @@
 """`nextsession compare`: many models on the same questions, one table, one page."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ import typer
 
 from nextsession.cli.request import Data, ExperimentFile, agree, read_experiment
 from nextsession.cli.terminal import DryRun, Json, Overrides, bars, examples, remark, show, show_json, show_table
-from nextsession.errors import ConfigError, DataError
+from nextsession.errors import ConfigError, DataError, ModelError
 
 if TYPE_CHECKING:
     from nextsession.experiment import Experiment
@@ -81,12 +82,21 @@ def broken(rows: Sequence["Row"]) -> list["Row"]:
 
 
 def with_every_model(experiment: "Experiment") -> "Experiment":
-    """Return the experiment with every registered model that it does not name, at its defaults."""
+    """Return the experiment with every registered model that it does not name, at its defaults.
+
+    Models that learn for as long as a recipe says (`by_recipe`) are left out, and those that cannot
+    be imported: they are there if they are named.
+    """
     from nextsession.experiment import ModelChoice
-    from nextsession.registry import names
+    from nextsession.registry import model_class, names
 
     named = {model.name for model in experiment.models}
-    more = tuple(ModelChoice.of(name) for name in names() if name not in named)
+    others: list[str] = []
+    for name in names():
+        with suppress(ModelError):
+            if name not in named and not model_class(name).by_recipe:
+                others.append(name)
+    more = tuple(ModelChoice.of(name) for name in others)
     return experiment.model_copy(update={"models": experiment.models + more})
 
 

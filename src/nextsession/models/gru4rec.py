@@ -112,6 +112,7 @@ class GRU4Rec(Recommender[GRU4RecSettings]):
         "Hidasi and Karatzoglou, Recurrent neural networks with top-k gains, CIKM 2018"
     )
     stochastic: ClassVar[bool] = True
+    by_recipe: ClassVar[bool] = True
 
     items_: NDArray[np.float32]  # (V, H + 2) vectors, biases, and for empty histories the log of the popularity
     inputs_: NDArray[np.float32]  # (V, width) what items are when they go in; no rows if that is their vector

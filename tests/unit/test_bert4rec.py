@@ -31,6 +31,16 @@ def batch(rows: list[list[int]]) -> Batch:
     return Batch(events, sessions)
 
 
+def flags(events: Jagged, *how) -> torch.Tensor:
+    """Which events are hidden, `(N,)`."""
+    places = hidden_events(events, *how)
+    found = torch.zeros(len(events.values), dtype=torch.bool)
+    found[places] = True
+    assert int(found.sum()) == len(places)  # none twice
+    assert events.rows[places].tolist() == sorted(events.rows[places].tolist())
+    return found
+
+
 def read_by(monkeypatch, net: Cloze, asked) -> tuple[Jagged, torch.Tensor, object]:
     seen = []
     states = net.states
@@ -51,7 +61,7 @@ def read_by(monkeypatch, net: Cloze, asked) -> tuple[Jagged, torch.Tensor, objec
 def test_so_many_of_each_row_are_hidden(lengths, share, seed, last_only):
     torch.manual_seed(seed)
     events = Jagged.of([[0] * n for n in lengths])
-    hidden = hidden_events(events, share, last_only)
+    hidden = flags(events, share, last_only)
     for row, n in zip(torch.split(hidden, lengths), lengths, strict=True):
         if last_only:
             assert row.tolist() == [False] * (n - 1) + [True] * (n > 0)
@@ -62,7 +72,7 @@ def test_so_many_of_each_row_are_hidden(lengths, share, seed, last_only):
 def test_each_choice_is_as_likely_as_any_other():
     torch.manual_seed(0)
     events = Jagged.of([[0] * 5] * 20_000)
-    hidden = hidden_events(events, 0.4, 0.0).view(-1, 5)
+    hidden = flags(events, 0.4, 0.0).view(-1, 5)
     pairs = hidden.double().T @ hidden.double() / len(hidden)
     np.testing.assert_allclose(pairs.diagonal(), 0.4, atol=0.02)
     np.testing.assert_allclose(pairs[~torch.eye(5, dtype=torch.bool)], 0.1, atol=0.015)
@@ -71,7 +81,7 @@ def test_each_choice_is_as_likely_as_any_other():
 def test_the_last_alone_is_hidden_as_often_as_asked():
     torch.manual_seed(0)
     events = Jagged.of([[0] * 10] * 20_000)
-    hidden = hidden_events(events, 0.5, 0.3).view(-1, 10)
+    hidden = flags(events, 0.5, 0.3).view(-1, 10)
     alone = hidden.sum(1) == 1
     assert alone.double().mean() == pytest.approx(0.3, abs=0.02)
     assert hidden[alone][:, -1].all()
@@ -84,7 +94,7 @@ def test_the_last_alone_is_hidden_as_often_as_asked():
 def test_ignored_events_are_never_hidden(rows, seed, last_only):
     torch.manual_seed(seed)
     events, allowed = Jagged.of([[0] * len(row) for row in rows]), torch.tensor([x for row in rows for x in row]).bool()
-    hidden = hidden_events(events, 0.5, last_only, allowed)
+    hidden = flags(events, 0.5, last_only, allowed)
     for row, found in zip(rows, torch.split(hidden, [len(row) for row in rows]), strict=True):
         assert not (found & ~torch.tensor(row, dtype=torch.bool)).any()
         if last_only and any(row):
@@ -115,8 +125,9 @@ def test_hidden_events_are_the_mask_and_all_others_what_they_were(monkeypatch):
         is_hidden[at] = True
         assert (read.values[is_hidden] == net.mask_code).all()
         assert torch.equal(read.values[~is_hidden], rows.events.values[~is_hidden])
-        assert torch.equal(examples.positives, rows.events.values[is_hidden])
-        assert torch.equal(examples.users, rows.events.rows[is_hidden])
+        assert torch.equal(examples.positives, rows.events.values[at])
+        assert torch.equal(examples.users, rows.events.rows[at])
+        assert len(set(at.tolist())) == len(at)
         assert set(examples.users.tolist()) == {0, 1, 2, 3}  # of every row
         assert len(examples.queries) == len(examples.positives)
         assert int(examples.positives.max()) < V

@@ -78,9 +78,8 @@ class Cloze(Network):
         Events shown and ignored are read but never hidden.
         """
         events = batch.events
-        hidden = hidden_events(events, self.masked, self.last_only, None if batch.labels is None else batch.labels == 1)
-        at = torch.nonzero(hidden).squeeze(1)
-        read = events.with_values(events.values.masked_fill(hidden, self.mask_code))
+        at = hidden_events(events, self.masked, self.last_only, None if batch.labels is None else batch.labels == 1)
+        read = events.with_values(events.values.index_fill(0, at, self.mask_code))
         rows = events.rows[at]
         weights = None if batch.weights is None else batch.weights[rows]
         return Examples(self.head.queries(self.states(read, at)), events.values[at], users=rows, weights=weights)
@@ -94,7 +93,7 @@ class Cloze(Network):
 
 
 def hidden_events(events: Jagged, share: float, last_only: float, allowed: Tensor | None = None) -> Tensor:
-    """Draw which events are hidden, `(N,)` bool, by torch's default generator.
+    """Draw which events are hidden, by torch's default generators; without waiting for the device if all are allowed.
 
     Of a row's `n` allowed events `max(1, round(share n))` are, each choice as likely as any other; or,
     with the chance `last_only`, the last allowed one alone.
@@ -104,26 +103,29 @@ def hidden_events(events: Jagged, share: float, last_only: float, allowed: Tenso
         share: Of a row's events.
         last_only: Chance of a row.
         allowed: `(N,)` which events may be hidden; None: all.
+
+    Returns:
+        Their places, `(M,)`: row after row, in no order within a row.
     """
-    device, n = events.offsets.device, len(events.values)
-    if n == 0:
-        return torch.zeros(0, dtype=torch.bool, device=device)
-    if allowed is None:
-        sizes, from_end = events.lengths, events.from_end
-    else:
-        counts = functional.pad(allowed.cumsum(0), (1, 0))  # allowed events before each place
-        sizes = counts[events.offsets[1:]] - counts[events.offsets[:-1]]
-        from_end = counts[events.offsets[1:]][events.rows] - counts[1:]
-    many = (sizes.double() * share).round().clamp(min=1).to(torch.int64)
-    alone = torch.rand(len(events), device=device) < last_only
-    keys = torch.rand(n, dtype=torch.float64, device=device)
+    device, sizes, from_end = events.offsets.device, events.lengths_on_host, events.from_end
     if allowed is not None:
-        keys = torch.where(allowed, keys, 1.0)  # after all that are allowed
-    order = torch.argsort(events.rows + keys / 2)
-    ranks = torch.empty_like(order)
-    ranks[order] = events.positions  # rows stay in their order, and so do the places of each
-    hidden = torch.where(alone[events.rows], from_end == 0, ranks < many[events.rows])
-    return hidden if allowed is None else hidden & allowed
+        counts = functional.pad(allowed.cumsum(0), (1, 0))  # allowed events before each place
+        ends = counts[events.offsets]
+        sizes, from_end = ends.diff().cpu(), ends[1:][events.rows] - counts[1:]
+    alone = torch.rand(len(events)) < last_only
+    many = (sizes.double() * share).round().clamp(min=1).to(torch.int64)
+    many = torch.where(alone, 1, many).minimum(sizes)
+    total = int(many.sum())
+    alone, many = alone.to(device, non_blocking=True), many.to(device, non_blocking=True)
+
+    keys = torch.rand(len(events.values), dtype=torch.float64, device=device)
+    keys = torch.where(alone[events.rows] & (from_end == 0), -1.0, keys)  # before all others of the row
+    if allowed is not None:
+        keys = torch.where(allowed, keys, 2.0)  # after them
+    drawn = torch.argsort(4.0 * events.rows + keys)  # rows stay in their order
+    rows = torch.repeat_interleave(many, output_size=total)
+    within = torch.arange(total, device=device) - (many.cumsum(0) - many)[rows]
+    return drawn[events.offsets[:-1][rows] + within]
 
 
 def appended(events: Jagged, code: int, longest: int) -> Jagged:

@@ -48,6 +48,11 @@ class Jagged:
         return self.offsets[1:] - self.offsets[:-1]
 
     @cached_property
+    def lengths_on_host(self) -> Tensor:
+        """The length of each row, `(B,)`, on the CPU; rows that were moved from there know it without asking."""
+        return self.lengths.cpu()
+
+    @cached_property
     def rows(self) -> Tensor:
         """The row of each value, `(N,)`."""
         return torch.repeat_interleave(self.lengths, output_size=len(self.values))
@@ -80,7 +85,7 @@ class Jagged:
     def with_values(self, values: Tensor) -> "Jagged":
         """Return the same rows of other values, `(N, ...)`; what is derived from the layout is kept."""
         other = replace(self, values=values)
-        for name in ("lengths", "rows", "positions", "from_end", "next_times", "mask"):
+        for name in ("lengths", "lengths_on_host", "rows", "positions", "from_end", "next_times", "mask"):
             if name in self.__dict__:
                 other.__dict__[name] = self.__dict__[name]
         return other
@@ -118,13 +123,15 @@ class Jagged:
         def move(part: Tensor | None) -> Tensor | None:
             return None if part is None else part.to(device, non_blocking=True)
 
-        return Jagged(
+        moved = Jagged(
             self.values.to(device, non_blocking=True),
             self.offsets.to(device, non_blocking=True),
             self.longest,
             move(self.times),
             move(self.asked_at),
         )
+        moved.__dict__["lengths_on_host"] = self.lengths_on_host
+        return moved
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,4 +53,5 @@ def step_by_step(rows: Jagged) -> tuple[Tensor, Tensor]:
     rank = torch.empty_like(longest_first)
     rank[longest_first] = torch.arange(len(rows), device=rank.device)
     order = torch.argsort(rows.positions * len(rows) + rank[rows.rows])
-    return order, torch.bincount(rows.positions).cpu()
+    ended = torch.bincount(rows.lengths_on_host)[:-1]  # after each number of steps
+    return order, len(rows) - ended.cumsum(0)

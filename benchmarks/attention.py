@@ -23,7 +23,7 @@ from nextsession.nn.ops.attention import softmax_attention, softmax_attention_fu
 from nextsession.nn.ops.dropout import dropout
 from nextsession.nn.ops.silu_attention import N_BUCKETS, silu_attention, silu_attention_plainly, time_buckets
 
-REPEATS = 7
+REPEATS = 4
 SOFTMAX = {"compiled": softmax_attention, "fused": softmax_attention_fused, "plain": softmax_attention_plainly}
 SILU = {"compiled": silu_attention, "plain": silu_attention_plainly}
 SOFTMAX_SHAPES = (  # data, rows, H, Dh, causal, dropout
@@ -42,6 +42,11 @@ SILU_SHAPES = (  # data, rows, H, Dh, biased
     ("ml-1m", 128, 1, 64, False),
     ("sessions", 512, 1, 50, True),
 )
+
+COLUMNS = (
+    "weights", "data", "tokens", "heads", "width", "causal", "dropout", "biased", "buckets",
+    "compiled", "fused", "plain", "GFLOP/s",
+)  # fmt: skip
 
 Row = dict[str, object]
 
@@ -124,11 +129,12 @@ def main() -> None:
     parser.add_argument("--save", type=Path)
     chosen = parser.parse_args()
     torch.manual_seed(0)
-    rows = [softmax(*shape) for shape in SOFTMAX_SHAPES] + [silu(*shape) for shape in SILU_SHAPES]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    print(*columns, sep="\t")
-    for row in rows:
-        print(*(row.get(name, "") for name in columns), sep="\t")
+    print(*COLUMNS, sep="\t")
+    rows = []
+    for measure, shapes in ((softmax, SOFTMAX_SHAPES), (silu, SILU_SHAPES)):
+        for shape in shapes:
+            rows.append(measure(*shape))
+            print(*(rows[-1].get(name, "") for name in COLUMNS), sep="\t", flush=True)
     dropped = dropouts()
     print("dropout", dropped)
     if chosen.save:

@@ -255,6 +255,7 @@ class Caser(NeuralRecommender[CaserSettings]):
 
     @classmethod
     def examples(cls) -> list[dict[str, Any]]:
-        """As published, and with all windows and without a user."""
-        small = {"dim": 16, "epochs": 40, "batch_size": 32, "learning_rate": 0.01, "dropout": 0.1}
-        return [{**small, "preset": "caser_2018", "targets": 1}, {**small, "targets": 1, "horizontal": 8}]
+        """As published, and with all windows, no user and the softmax over all items."""
+        small = {"dim": 16, "max_length": 4, "targets": 1, "epochs": 30, "batch_size": 64, "learning_rate": 0.02}
+        small |= {"dropout": 0.1}
+        return [{**small, "preset": "caser_2018"}, {**small, "loss": {"kind": "softmax"}}]

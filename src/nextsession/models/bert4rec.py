@@ -112,9 +112,12 @@ class BERT4Rec(NeuralRecommender[BERT4RecSettings]):
     @classmethod
     def examples(cls) -> list[dict[str, Any]]:
         """Both recipes, small; the first learns from every beginning of a session, as questions are asked."""
-        small = {"dim": 32, "max_length": 20, "epochs": 50, "batch_size": 16, "learning_rate": 0.003, "dropout": 0.05}
+        small = {"dim": 32, "layers": 1, "max_length": 20, "epochs": 40, "batch_size": 32, "learning_rate": 0.006}
         few = {"dim": 8, "max_length": 6, "epochs": 5, "batch_size": 16, "warmup": 0.1}
-        return [{**small, "windows": "prefixes", "last_only": 0.8}, {"preset": "bert4rec", **few}]
+        return [
+            {**small, "windows": "prefixes", "last_only": 0.8, "dropout": 0.0},
+            {"preset": "bert4rec", **few},
+        ]
 
 
 def _draw(network: nn.Module) -> None:

@@ -120,7 +120,8 @@ class SASRec(NeuralRecommender[SASRecSettings]):
     def examples(cls) -> list[dict[str, Any]]:
         """One small variant for each published recipe."""
         small = {"dim": 16, "max_length": 20, "epochs": 30, "batch_size": 8, "learning_rate": 0.01}
-        return [small, *({**small, "preset": name} for name in ("sasrec", "gsasrec", "esasrec"))]
+        others = {"max_length": 20, "dim": 16, "batch_size": 16, "learning_rate": 0.01, "epochs": 3}
+        return [small, *({**others, "preset": name} for name in ("sasrec", "gsasrec", "esasrec"))]
 
 
 def _draw(network: nn.Module, init: str) -> None:

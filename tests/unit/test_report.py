@@ -134,6 +134,24 @@ def test_every_plot_is_drawn_when_the_rows_hold_its_numbers():
     assert "–" in Page(html([bare])).text
 
 
+def test_curves_of_learning_are_drawn_for_models_that_have_them():
+    losses = {"epoch": [1.0, 2.0, 3.0], "loss": [7.5, 6.25, 5.0]}
+    rows = [
+        row("sasrec", 0.3, curve={**losses, "ndcg@10": [0.1, None, 0.3]}),
+        row("caser", 0.2, curve={"epoch": [1.0, 2.0], "loss": [0.6, 0.4]}),
+        row("popular", 0.1),
+    ]
+    found = {chart.title: chart for chart in charts(Leaderboard(rows))}
+    loss, validation = found["Loss while learning"].svg, found["Validation while learning"].svg
+    assert "sasrec" in loss
+    assert "caser" in loss
+    assert "popular" not in loss
+    assert "$" not in loss  # powers of ten are plain numbers
+    assert "sasrec" in validation
+    assert "caser" not in validation
+    assert "Loss while learning" in html(rows)
+
+
 def test_the_page_loads_nothing():
     text = html(table())
     page = Page(text)

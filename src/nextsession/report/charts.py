@@ -16,7 +16,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from nextsession.report.leaderboard import Entry, Leaderboard, metric_name, number
 
@@ -281,6 +281,9 @@ def _by_epoch(board: Leaderboard, column: str, title: str, caption: str) -> Char
     with _picture(f"by_epoch_{column.partition('@')[0]}", title, right=_NAMES) as (axes, picture):
         if column == "loss" and len(lines) > 1 and all(y > 0 for _, ys in lines for y in ys if y is not None):
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         _draw_lines(axes, board, list(range(1, last + 1)), lines)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")

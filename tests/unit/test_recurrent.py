@@ -38,21 +38,35 @@ def plain_gru(unit, row):
     return row
 
 
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 2e-5), (torch.float64, 1e-10)])
 @given(lengths=LENGTHS, layers=st.integers(1, 2), bias=st.booleans())
-def test_gru_is_a_loop_over_rows_and_steps(lengths, layers, bias):
+def test_gru_is_a_loop_over_rows_and_steps(dtype, close, lengths, layers, bias):
     torch.manual_seed(1)
-    encoder = GRU(3, layers, width=4, bias=bias).double()
-    rows = rows_of(lengths, 3)
+    encoder = GRU(3, layers, width=4, bias=bias).to(dtype)
+    exact = GRU(3, layers, width=4, bias=bias).double()
+    exact.load_state_dict(encoder.state_dict())
+    rows, exact_rows = rows_of(lengths, 3, dtype), rows_of(lengths, 3)
+    exact_rows.values.data.copy_(rows.values.data)
     found = encoder(rows)
     assert found.shape == (sum(lengths), 4)
     if not sum(lengths):
         return
-    expected = torch.cat([plain_gru(encoder.unit, row) for row in torch.split(rows.values, lengths) if len(row)])
-    torch.testing.assert_close(found, expected)
-    direction = torch.randn_like(found)
-    weights = [rows.values, *encoder.parameters()]
-    found_grads = torch.autograd.grad(found, weights, direction)
-    torch.testing.assert_close(found_grads, torch.autograd.grad(expected, weights, direction))
+    parts = [plain_gru(exact.unit, row) for row in torch.split(exact_rows.values, lengths) if len(row)]
+    expected = torch.cat(parts)
+    torch.testing.assert_close(found.double(), expected, rtol=close, atol=close)
+    direction = torch.randn_like(expected)
+    grads = torch.autograd.grad(found, [rows.values, *encoder.parameters()], direction.to(dtype))
+    expected_grads = torch.autograd.grad(expected, [exact_rows.values, *exact.parameters()], direction)
+    for a, b in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=close * 10, atol=close * 10)
+
+
+def test_dropout_between_layers_in_training_only():
+    torch.manual_seed(0)
+    encoder, rows = GRU(4, 2, rate=0.5), rows_of([5, 2], 4, torch.float32)
+    assert not torch.equal(encoder(rows), encoder(rows))
+    encoder.eval()
+    assert torch.equal(encoder(rows), encoder(rows))
 
 
 @given(lengths=LENGTHS)

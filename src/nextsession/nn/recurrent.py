@@ -6,6 +6,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from nextsession.nn.jagged import Jagged
 from nextsession.nn.networks import CausalEncoder
+from nextsession.nn.ops.dropout import dropout
+from nextsession.nn.ops.gru import gru_layer
 
 
 class GRU(CausalEncoder):
@@ -36,10 +38,21 @@ class GRU(CausalEncoder):
         order, sizes = step_by_step(rows)
         kind = next(self.unit.parameters()).dtype
         with torch.autocast(rows.values.device.type, enabled=False):  # the states of many steps add up
-            packed, _ = self.unit(PackedSequence(rows.values[order].to(kind), sizes))
+            states = self._states(rows.values[order].to(kind), sizes)
         places = torch.empty_like(order)
         places[order] = torch.arange(len(order), device=order.device)
-        return packed.data[places]  # type: ignore[no-any-return]
+        return states[places]
+
+    def _states(self, x: Tensor, sizes: Tensor) -> Tensor:
+        """Map values step by step, `(N, D)`, to states."""
+        if x.device.type != "cpu" or x.dtype != torch.float32:
+            return self.unit(PackedSequence(x, sizes))[0].data  # type: ignore[no-any-return]
+        for layer in range(self.unit.num_layers):
+            if layer:
+                x = dropout(x, self.unit.dropout, self.training)
+            into, again, *biases = (getattr(self.unit, name) for name in self.unit._all_weights[layer])
+            x = gru_layer(x, sizes.tolist(), into, again, (biases[0], biases[1]) if biases else None)
+        return x
 
 
 def step_by_step(rows: Jagged) -> tuple[Tensor, Tensor]:

@@ -51,6 +51,7 @@ def problem(several=False, seed=0, biased=True, sparse=False):
 
 def competitors(negatives, examples, query):
     """Return the places among the negatives of a query that it competes with, by looking at each."""
+    negatives = negatives.for_each()
     of_query = list(range(M)) if examples.of_query is None else examples.of_query.tolist()
     users = examples.users.tolist()
     codes = negatives.items.tolist() if negatives.shared else negatives.items[query].tolist()
@@ -95,12 +96,14 @@ def one(loss, up, down, some, positive, query, negatives, examples, items):
     """Return the loss of one positive that scores `up` against negatives that score `down`."""
     n = len(down)
     if isinstance(loss, BCE):
-        return -torch.log(torch.sigmoid(up)) - sum(torch.log(1 - torch.sigmoid(s)) for s in down)
+        rejected = sum(torch.log(1 - torch.sigmoid(s)) for s in down)
+        return -torch.log(torch.sigmoid(up)) - (rejected / max(n, 1) if loss.average else rejected)
     if isinstance(loss, GBCE):
         beta = gbce_weight(loss.negatives.n, int((COUNTS > 0).sum()), loss.t)
         rejected = sum(torch.log(1 - torch.sigmoid(s)) for s in down)
         return -(beta * torch.log(torch.sigmoid(up)) + rejected) / (loss.negatives.n + 1)
     if isinstance(loss, SampledSoftmax):
+        negatives = negatives.for_each()
         row = (lambda x: x) if negatives.shared else (lambda x: x[query])
         if loss.logq == "gru4rec":
             up = up - math.log(max(items.counts[positive], 1))
@@ -129,6 +132,8 @@ def one(loss, up, down, some, positive, query, negatives, examples, items):
 SAMPLERS = [
     Uniform(n=6),
     Uniform(n=6, per="row", mask=False),
+    Uniform(n=20, per="row"),
+    Uniform(n=7, per="row", distinct=True, unseen=True),
     Uniform(n=9, per="batch"),
     Popularity(n=12, alpha=0.5),
     Popularity(n=12, mask=False),
@@ -144,6 +149,7 @@ SAMPLERS = [
 LOSSES = [
     *[lambda s, logq=logq: SampledSoftmax(negatives=s, logq=logq) for logq in ("none", "exact", "gru4rec", "improved")],
     lambda s: BCE(negatives=s),
+    lambda s: BCE(negatives=s, average=True),
     lambda s: BPR(negatives=s),
     lambda s: TOP1(negatives=s),
     lambda s: TOP1Max(negatives=s),
@@ -152,6 +158,7 @@ LOSSES = [
 ]
 CASES = [make(sampler) for sampler in SAMPLERS for make in LOSSES] + [
     GBCE(negatives=Uniform(n=6)),
+    GBCE(negatives=Uniform(n=20, per="row", mask=False)),
     GBCE(negatives=Uniform(n=6, mask=False), t=0.3),
 ]
 

@@ -83,8 +83,10 @@ def test_uniform_items_are_drawn_alike(all_items):
 
 def test_who_gets_a_draw_of_their_own():
     users = torch.tensor([2, 2, 2, 5, 5, 9])
-    per_row = drawn(Uniform(n=50, per="row"), batch(users=users)).items
-    assert per_row.shape == (6, 50)
+    of_rows = drawn(Uniform(n=50, per="row"), batch(users=users))
+    assert (of_rows.items.shape, of_rows.of_row.tolist()) == ((10, 50), users.tolist())
+    per_row = of_rows.for_each().items
+    assert per_row.shape == of_rows.for_each().log_q.shape == (6, 50)
     assert (per_row[0] == per_row[2]).all()
     assert (per_row[3] == per_row[4]).all()
     assert (per_row[2] != per_row[3]).any()

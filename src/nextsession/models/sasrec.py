@@ -49,7 +49,10 @@ class SASRecSettings(NeuralSettings):
         "sasrec": {"loss": {"kind": "bce"}},
         "sasrec+": {},
         "sasrec+3000": {
-            "loss": {"kind": "sampled_softmax", "negatives": {"kind": "uniform", "n": 3000, "per": "row"}},
+            "loss": {
+                "kind": "sampled_softmax",
+                "negatives": {"kind": "uniform", "n": 3000, "per": "row", "distinct": True, "unseen": True},
+            },
         },
         "gsasrec": {
             "dim": 128,

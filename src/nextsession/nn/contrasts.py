@@ -32,7 +32,8 @@ class Contrast:
 
 
 def contrast(examples: Examples, head: Head, negatives: Negatives, items: ItemStatistics) -> Contrast:
-    """Score the positives of a batch, and the negatives drawn for it."""
+    """Score the positives of a batch, and the negatives drawn for it, which are written out for each query."""
+    negatives = negatives.for_each()
     barred = barred_from(negatives, examples, items.n_items)
     scores = negative_scores(examples, head, negatives.items).masked_fill(barred, 0.0)
     of_query = queries_of_positives(examples)
@@ -72,6 +73,11 @@ def barred_from(negatives: Negatives, examples: Examples, n_items: int, rows: sl
         return barred
     numbers = torch.arange(len(examples.queries), device=codes.device)[rows]
     return barred | (negatives.own == numbers[:, None])
+
+
+def weights_of_queries(examples: Examples) -> Tensor:
+    """Return the weight of each query, `(M,)`."""
+    return examples.queries.new_ones(len(examples.queries)) if examples.weights is None else examples.weights
 
 
 def mean_of(losses: Tensor, examples: Examples, counted: Tensor | None = None) -> Tensor:

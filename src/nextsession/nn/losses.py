@@ -14,12 +14,14 @@ from torch.nn import functional
 
 from nextsession.config import Settings
 from nextsession.nn.collisions import queries_of_positives
-from nextsession.nn.contrasts import Contrast, contrast, mean_of, positive_scores
+from nextsession.nn.contrasts import contrast, mean_of, positive_scores, weights_of_queries
 from nextsession.nn.negatives import ItemStatistics, Negatives, NegativeSampler, Uniform
 from nextsession.nn.networks import Examples, Head
 from nextsession.nn.ops.cross_entropy import Precision, linear_cross_entropy
+from nextsession.nn.ops.row_contrasts import row_cross_entropy, row_rejections
 from nextsession.nn.ops.sampled_cross_entropy import sampled_cross_entropy
 from nextsession.nn.ranking_losses import BPR, TOP1, BPRMax, TOP1Max
+from nextsession.nn.row_columns import row_columns
 from nextsession.nn.shared_columns import Columns, columns_of
 
 LogQ = Literal["none", "exact", "gru4rec", "improved"]
@@ -80,6 +82,8 @@ class SampledSoftmax(Settings):
         correction = self._of_negatives(negatives)
         if negatives.shared:
             return self._against_columns(examples, head, items, columns_of(negatives, correction, examples, items))
+        if negatives.of_row is not None:
+            return self._against_rows(examples, head, items, negatives, negatives.of_row)
         found = contrast(examples, head, negatives, items)
         scores = found.negatives
         if correction is not None:
@@ -91,7 +95,6 @@ class SampledSoftmax(Settings):
 
     def _against_columns(self, examples: Examples, head: Head, items: ItemStatistics, columns: Columns) -> Tensor:
         vectors, bias = head.rows(columns.items)
-        weights = examples.weights
         return sampled_cross_entropy(
             examples.queries,
             vectors,
@@ -99,8 +102,23 @@ class SampledSoftmax(Settings):
             columns.barred,
             positive_scores(examples, head) - self._of_positives(examples, items),
             queries_of_positives(examples),
-            examples.queries.new_ones(len(examples.queries)) if weights is None else weights,
+            weights_of_queries(examples),
             precision=self.precision,
+        )
+
+    def _against_rows(
+        self, examples: Examples, head: Head, items: ItemStatistics, negatives: Negatives, of_row: Tensor
+    ) -> Tensor:
+        correction = self._of_negatives(negatives)
+        columns, table, bias = row_columns(negatives, of_row, correction, examples, head, items.n_items)
+        return row_cross_entropy(
+            examples.queries,
+            table,
+            bias,
+            columns,
+            positive_scores(examples, head) - self._of_positives(examples, items),
+            queries_of_positives(examples),
+            weights_of_queries(examples),
         )
 
     def _of_negatives(self, negatives: Negatives) -> Tensor | None:
@@ -131,11 +149,9 @@ class BCE(Settings):
 
     def __call__(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
         """Return the loss of a batch."""
-        found = contrast(examples, head, self.negatives(examples, head, items), items)
-        rejections = _rejections(found)
-        if self.average:
-            rejections = rejections / found.n_negatives.clamp(min=1)
-        return mean_of(found.spread(rejections) - functional.logsigmoid(found.positives), examples)
+        negatives = self.negatives(examples, head, items)
+        rejected, accepted = _binary(examples, head, items, negatives, self.average)
+        return rejected + accepted
 
 
 class GBCE(Settings):
@@ -150,10 +166,9 @@ class GBCE(Settings):
 
     def __call__(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
         """Return the loss of a batch."""
-        found = contrast(examples, head, self.negatives(examples, head, items), items)
+        rejected, accepted = _binary(examples, head, items, self.negatives(examples, head, items))
         n_items = items.n_items if self.negatives.all_items else len(items.known)
-        accepted = gbce_weight(self.negatives.n, n_items, self.t) * functional.logsigmoid(found.positives)
-        return mean_of((found.spread(_rejections(found)) - accepted) / (self.negatives.n + 1), examples)
+        return (rejected + gbce_weight(self.negatives.n, n_items, self.t) * accepted) / (self.negatives.n + 1)
 
 
 def gbce_weight(n: int, n_items: int, t: float) -> float:
@@ -165,9 +180,27 @@ def gbce_weight(n: int, n_items: int, t: float) -> float:
     return 1 - t * (1 - min(n / max(n_items - 1, 1), 1.0))
 
 
-def _rejections(found: Contrast) -> Tensor:
-    """Return the sum of `-log(1 - sigmoid(score))` over the negatives of each query, `(M,)`."""
-    return functional.softplus(found.negatives).masked_fill(found.barred, 0.0).sum(1)
+def _binary(
+    examples: Examples, head: Head, items: ItemStatistics, negatives: Negatives, average: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return two means over the positives.
+
+    The first is of `-log(1 - sigmoid(score))`, summed over the negatives, or averaged; the second of
+    `-log sigmoid(score)` of the positives themselves.
+    """
+    if negatives.of_row is not None:
+        columns, table, bias = row_columns(negatives, negatives.of_row, None, examples, head, items.n_items)
+        weights, of_query = weights_of_queries(examples).float(), queries_of_positives(examples)
+        weights = weights * torch.bincount(of_query, minlength=len(weights))
+        weights = weights / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
+        rejected = row_rejections(examples.queries, table, bias, columns, weights, average=average)
+        return rejected, -mean_of(functional.logsigmoid(positive_scores(examples, head)), examples)
+    found = contrast(examples, head, negatives, items)
+    rejections = functional.softplus(found.negatives).masked_fill(found.barred, 0.0).sum(1)
+    if average:
+        rejections = rejections / found.n_negatives.clamp(min=1)
+    accepted = -functional.logsigmoid(found.positives)
+    return mean_of(found.spread(rejections), examples), mean_of(accepted, examples)
 
 
 _Single = Annotated[

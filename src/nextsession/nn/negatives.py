@@ -2,7 +2,7 @@
 
 Items without an event of training are not drawn unless asked for: pushed down at every step and
 never up, they would be lost for good.  Draws use the default generator of the device of the
-statistics, and nothing is sent to the host.
+statistics, and nothing is sent to the host but, where rows have draws of their own, the number of rows.
 """
 
 from abc import ABC, abstractmethod
@@ -13,12 +13,15 @@ from math import log
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
+from torch.nn import functional
 
 from nextsession.config import Settings
 from nextsession.nn.collisions import Mask, collides, queries_of_positives
 from nextsession.nn.networks import Examples, Head
+from nextsession.nn.ops.row_columns import draw_distinct
+from nextsession.nn.ops.work import seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +76,18 @@ class ItemStatistics:
 
 @dataclass(frozen=True, eq=False)
 class Negatives:
-    """Items to beat: the same ones for all queries, `(C,)`, or some for each, `(M, C)`; -1 is no item."""
+    """Items to beat; -1 is no item.
+
+    The same for all queries, `(C,)`; for each its own, `(M, C)`; or the same for the queries of a row, `(G, C)`
+    with `of_row`.
+    """
 
     items: Tensor
     mask: Mask
     own: Tensor | None  # (C,) query whose positive the column is, -1: nobody's; None: nobody's at all
     expected: Callable[[], Tensor]  # what `log_q` and `log_support` are, which not every loss asks for
     support: Callable[[], Tensor]
+    of_row: Tensor | None = None  # (M,) which of `items` each query has, never falling; None: see `items`
 
     @cached_property
     def log_q(self) -> Tensor:
@@ -95,6 +103,15 @@ class Negatives:
     def shared(self) -> bool:
         """Are they the same for all queries?"""
         return self.items.dim() == 1
+
+    def for_each(self) -> "Negatives":
+        """Return those of rows as `(M, C)`, written out for each query; others as they are."""
+        rows = self.of_row
+        if rows is None:
+            return self
+        return Negatives(
+            self.items[rows], self.mask, self.own, lambda: self.log_q[rows], lambda: self.log_support[rows]
+        )
 
 
 class _Sampler(Settings, ABC):
@@ -116,11 +133,16 @@ class _Sampler(Settings, ABC):
             self.owners(examples, drawn),
             lambda: self.log_q(drawn, examples, items),
             lambda: self.log_support(drawn, examples, items),
+            self.rows(examples),
         )
 
     @abstractmethod
     def draw(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
-        """Return codes, `(C,)` or `(M, C)`."""
+        """Return codes: `(C,)`, `(M, C)`, or `(G, C)` if there are `rows`."""
+
+    def rows(self, examples: Examples) -> Tensor | None:
+        """Return which row of what is drawn each query has, `(M,)`; None: its own, or they share all."""
+        return None
 
     @abstractmethod
     def log_q(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
@@ -136,7 +158,7 @@ class _Sampler(Settings, ABC):
 
 
 class Uniform(_Sampler):
-    """Items drawn all alike, with replacement (Kang and McAuley 2018; Petrov and Macdonald 2023)."""
+    """Items drawn all alike (Kang and McAuley 2018; Petrov and Macdonald 2023)."""
 
     kind: Literal["uniform"] = "uniform"
     """Which sampler this is."""
@@ -146,21 +168,71 @@ class Uniform(_Sampler):
     """Who gets a draw of their own: each query, each row of the batch, or the batch as a whole."""
     all_items: bool = False
     """Are items without events of training drawn too?"""
+    distinct: bool = False
+    """Is no item drawn twice?  Then there may be fewer than `n`."""
+    unseen: bool = False
+    """With `distinct` and `per = "row"`: are the positives of a row not drawn for any of its queries?"""
+
+    @model_validator(mode="after")
+    def _rows_have_seen(self) -> "Uniform":
+        if self.unseen and not (self.distinct and self.per == "row"):
+            raise ValueError('unseen = true needs distinct = true and per = "row"')
+        return self
 
     def draw(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
-        """Return `(n,)` for the batch, `(M, n)` otherwise."""
-        high = items.n_items if self.all_items else len(items.known)
-        shape = (self.n,) if self.per == "batch" else (len(examples.queries), self.n)
-        drawn = torch.randint(high, shape, device=items.counts.device)
-        if self.per == "row" and examples.users is not None:
-            drawn = drawn[torch.searchsorted(examples.users, examples.users)]  # the draw of the row's first query
-        return drawn if high == items.n_items else items.known[drawn]
+        """Return `(n,)` for the batch, `(G, n)` for rows, `(M, n)` otherwise."""
+        rows = self.rows(examples)
+        count = 1 if self.per == "batch" else len(examples.queries)
+        if rows is not None:
+            count = int(rows[-1]) + 1 if len(rows) else 0
+        if self.distinct:
+            drawn = self._distinct(count, rows, examples, items)
+        else:
+            high = items.n_items if self.all_items else len(items.known)
+            drawn = torch.randint(high, (count, self.n), device=items.counts.device)
+            drawn = drawn if high == items.n_items else items.known[drawn]
+        return drawn[0] if self.per == "batch" else drawn
+
+    def rows(self, examples: Examples) -> Tensor | None:
+        """Return the row of the batch that each query comes from, if rows have draws."""
+        return examples.users if self.per == "row" else None
+
+    def _distinct(self, count: int, rows: Tensor | None, examples: Examples, items: ItemStatistics) -> Tensor:
+        """Draw without replacement, `(count, n)`."""
+        device = items.counts.device
+        pool = torch.arange(items.n_items, device=device) if self.all_items else items.known
+        spared, of_rows = examples.positives[:0], examples.positives[:0]
+        if self.unseen and rows is not None:
+            spared, of_rows = examples.positives, rows[queries_of_positives(examples)]
+        if device.type == "cpu":
+            starts = functional.pad(torch.bincount(of_rows, minlength=count).cumsum(0), (1, 0))
+            given = (pool.clone().numpy(), self.n, items.n_items, starts.numpy(), spared.numpy(), seed())
+            return torch.from_numpy(draw_distinct(*given))
+        return _first_of_a_shuffle(pool, self.n, items.n_items, count, of_rows, spared)
 
     def log_q(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
-        """Return `log(n / number of items)`; -inf for items that are never drawn."""
+        """Return `log(n / number of items)`, whatever a row has seen; -inf for items that are never drawn."""
         if self.all_items:
-            return torch.zeros_like(codes, dtype=torch.float32).add_(log(self.n / items.n_items))
-        return torch.where(items.counts[codes] > 0, log(self.n / max(len(items.known), 1)), float("-inf"))
+            return torch.zeros_like(codes, dtype=torch.float32).add_(self._log_rate(items.n_items))
+        return torch.where(items.counts[codes] > 0, self._log_rate(len(items.known)), float("-inf"))
+
+    def _log_rate(self, n_items: int) -> float:
+        rate = self.n / max(n_items, 1)
+        return log(min(rate, 1.0) if self.distinct else rate)
+
+
+def _first_of_a_shuffle(pool: Tensor, n: int, n_items: int, count: int, of_rows: Tensor, spared: Tensor) -> Tensor:
+    """Draw `(count, n)` distinct items on any device, those of the lowest random numbers; -1 after the last."""
+    taken, at_once = min(n, len(pool)), max((64 << 20) // max(n_items, 1), 1)
+    drawn = torch.full((count, n), -1, device=pool.device)
+    for first in range(0, count, at_once):
+        size = min(at_once, count - first)
+        numbers = torch.rand((size, n_items), device=pool.device)
+        inside = (of_rows >= first) & (of_rows < first + size)
+        numbers.view(-1).index_fill_(0, ((of_rows - first) * n_items + spared)[inside], 2.0)
+        lowest, places = numbers[:, pool].topk(taken, largest=False)
+        drawn[first : first + size, :taken] = torch.where(lowest < 2, pool[places], -1)
+    return drawn
 
 
 class Popularity(_Sampler):
@@ -268,7 +340,12 @@ class Mixed(_Sampler):
 
     def draw(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
         """Return the parts' items side by side: `(C,)` if all share theirs, else `(M, C)`."""
-        return self._joined([part.draw(examples, head, items) for part in self.parts], len(examples.queries))
+        return self._joined(self._draws(examples, head, items), len(examples.queries))
+
+    def _draws(self, examples: Examples, head: Head, items: ItemStatistics) -> list[Tensor]:
+        """Return what each part draws, `(C,)` or `(M, C)`."""
+        drawn = [(part.draw(examples, head, items), part.rows(examples)) for part in self.parts]
+        return [codes if rows is None else codes[rows] for codes, rows in drawn]
 
     def log_q(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
         """Return the log of the sum of what the parts expect; 0, once, for what was shown and is never drawn."""
@@ -281,7 +358,7 @@ class Mixed(_Sampler):
     def __call__(self, examples: Examples, head: Head, items: ItemStatistics) -> Negatives:
         """Draw every part for a batch."""
         queries = len(examples.queries)
-        drawn = [part.draw(examples, head, items) for part in self.parts]
+        drawn = self._draws(examples, head, items)
         owners = [
             part.owners(examples, codes) if part.kind == "in_batch" else codes.new_full(codes.shape[-1:], -1)
             for part, codes in zip(self.parts, drawn, strict=True)

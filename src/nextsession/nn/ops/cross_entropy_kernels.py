@@ -7,6 +7,7 @@ from nextsession.compiled import compiled_fast
 from nextsession.nn.ops.tiles import exponential
 
 _BARRED = np.float32(-1e30)  # stands for a score of minus infinity, which sums of floats cannot carry
+_OF_LOG = (np.float32(2 / 3), np.float32(2 / 5), np.float32(2 / 7), np.float32(2 / 9), np.float32(2 / 11))
 _NOBODY = np.float32(-1e29)  # no score is as low
 
 
@@ -177,6 +178,58 @@ def sampled_gradients(
         for column in own:
             row[column] = np.float32(0)
     return loss, counted
+
+
+@compiled_fast
+def binary_gradients(
+    scores: NDArray[np.float32],
+    counts: NDArray[np.float32],
+    groups: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    barred: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    average: bool,
+) -> float:
+    """Turn scores of negatives into the gradient of the weighted `sum_c counts_c log(1 + exp(score_c))`, in place.
+
+    The logarithm is that of `1 + e` for `e` from 0 to 1, by six terms of its series in `e / (2 + e)`: to 1e-7.
+
+    Args:
+        scores: `(R, C)`.
+        counts: `(C,)` how often each was drawn.
+        groups: `(R,)` which columns a query does not compete with: those of this group.
+        starts: `(G + 1,)` where the columns of each group begin.
+        barred: The columns of the groups.
+        weights: `(R,)`.
+        average: The mean over the negatives of a query instead of the sum?
+
+    Returns:
+        The weighted loss.
+    """
+    zero, one, two = np.float32(0), np.float32(1), np.float32(2)
+    a, b, c, d, f = _OF_LOG
+    drawn = zero
+    for j in range(len(counts)):
+        drawn += counts[j]
+    loss = 0.0
+    for i in range(len(scores)):
+        row, n = scores[i], drawn
+        for column in barred[starts[groups[i]] : starts[groups[i] + 1]]:
+            if row[column] > _NOBODY:
+                row[column] = _BARRED
+                n -= counts[column]
+        weight = weights[i] / max(n, one) if average else weights[i]
+        total = zero
+        for j in range(len(row)):
+            score = row[j]
+            e = exponential(-abs(score))
+            t = e / (two + e)
+            s = t * t
+            log = t * (two + s * (a + s * (b + s * (c + s * (d + s * f)))))
+            total += counts[j] * (max(score, zero) + log)
+            row[j] = weight * counts[j] * (one if score > zero else e) / (one + e)
+        loss += weight * total
+    return loss
 
 
 @compiled_fast

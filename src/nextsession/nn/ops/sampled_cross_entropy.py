@@ -111,7 +111,7 @@ class _Sampled(torch.autograd.Function):
             some, rows = slice(lo, hi), slice(first, stop)
             if scores.device.type == "cpu" and isinstance(barred, Barred):
                 places = starts[first : stop + 1] - lo
-                loss, weight = _compiled(
+                loss, weight = compiled_gradients(
                     scores, moved, barred, barred.groups[rows], positives[some], places, weights[rows], to_found[some]
                 )
                 counted.add_(weight)
@@ -139,7 +139,7 @@ class _Sampled(torch.autograd.Function):
         return (*[None if g is None else g * scale for g in gradients], *[None] * 5)
 
 
-def _compiled(
+def compiled_gradients(
     scores: Tensor,
     shift: Tensor,
     barred: Barred,
@@ -149,6 +149,21 @@ def _compiled(
     weights: Tensor,
     to_found: Tensor,
 ) -> tuple[float, float]:
+    """Do what `gradients_plainly` does by compiled loops on the CPU; gradients of the positives are written.
+
+    Args:
+        scores: `(R, C)`.
+        shift: `(C,)`.
+        barred: What is left out.
+        groups: `(R,)` the group of each query.
+        found: Scores of the positives.
+        starts: `(R + 1,)` where those of each query begin.
+        weights: `(R,)`.
+        to_found: As many as `found`; written.
+
+    Returns:
+        The loss, and the weight of the positives that count.
+    """
     s, a, g, o, b, f, p, w, d = (
         x.numpy() for x in (scores, shift, groups, barred.starts, barred.columns, found, starts, weights, to_found)
     )

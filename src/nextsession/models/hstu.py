@@ -92,8 +92,9 @@ class HSTU(NeuralRecommender[HSTUSettings]):
     the last event with each item, divided by a temperature.
 
     With `time = "relative"` the state after an event knows when the next one happens, in training, and
-    the instant of the question, in answers: that alone is worth a tenth of the NDCG on MovieLens, where
-    films are rated in bursts.  Compare such a model with others that read the clock; `time = "none"` is the other kind.
+    the instant of the question, in answers: on MovieLens 1M, where films are rated in bursts, that alone lifts
+    NDCG@10 from .169 to .187 (RecTools' rerun).  Compare such a model with others that read the clock;
+    `time = "none"` is the other kind.  A log that only knows the order of events (`SessionLog.timed`) teaches no times.
 
     Presets: `hstu-ml1m` and `hstu-ml1m-large` (Zhai et al. 2024: 128 negatives for each event, sums divided by a
     constant), and `hstu-softmax` (the softmax over all items, and sums divided by the number of events,

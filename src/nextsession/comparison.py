@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +280,8 @@ def _stem(model: str, key: str) -> str:
 
 def _versions() -> dict[str, str]:
     packages = {name: version(name) for name in ("nextsession", "numpy", "numba", "scipy")}
+    with suppress(PackageNotFoundError):
+        packages["torch"] = version("torch")
     return {"python": platform.python_version(), **packages}
 
 

@@ -176,6 +176,7 @@ class _Passes:
                 self.tell(len(order), rate)
             if self.checkpoint is not None and now - self.kept >= self.every and state.step < len(order):
                 self.look(len(order))
+                self.check_weights()  # ruined ones are not kept
                 account()
                 self.checkpoint(state)
                 self.kept = time.monotonic()
@@ -226,8 +227,9 @@ class _Passes:
             sums = processes.sum_gradients(network, [value, weight, float(len(examples))])
             if not sums[2]:
                 return
-            torch._foreach_div_(gradients(network), sums[1])
-            value, count = sums[0] / sums[1], sums[2]
+            total = sums[1].clamp(min=torch.finfo(torch.float32).tiny)
+            torch._foreach_div_(gradients(network), total)
+            value, count = sums[0] / total, sums[2]
         if settings.clip:
             clip(network, settings.clip)
         state.optimiser.step(rate)
@@ -264,7 +266,7 @@ class _Passes:
         """Raise `TrainingError` if the last steps have ruined the weights."""
         sizes = [p.detach().abs().max() for p in self.state.network.parameters() if p.numel()]
         if sizes and not bool(torch.stack(sizes).isfinite().all()):
-            raise self._astray(f"weights are not numbers after epoch {self.state.epoch + 1}")
+            raise self._astray(f"weights are not numbers in epoch {self.state.epoch + 1}, after step {self.state.step}")
 
     def tell(self, steps: int, rate: float) -> None:
         """Report how far training has come."""
@@ -325,6 +327,8 @@ def enough_memory(name: str, settings: TrainingSettings) -> Iterator[None]:
     """
     try:
         yield
+    except TrainingError:  # from within, and said already
+        raise
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _too_large(name, settings, error) from error
     except RuntimeError as error:

@@ -402,7 +402,7 @@ def test_weights_that_the_last_step_ruined_are_noticed():
             state.network.head.items.weight[3, 2] = math.nan
 
     state.optimiser.step = ruin
-    with pytest.raises(TrainingError, match=r"weights are not numbers after epoch 1"):
+    with pytest.raises(TrainingError, match=r"weights are not numbers in epoch 1, after step 1"):
         run(state, settings)
 
 

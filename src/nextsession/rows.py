@@ -83,7 +83,7 @@ class Row:
     @property
     def title(self) -> str:
         """The model with the settings that tell it from its defaults."""
-        changed = create(self.model, **self.settings).config.model_dump(exclude_defaults=True)
+        changed = create(self.model, **self.settings).config.changed()
         return self.model + (f"({', '.join(f'{k}={v}' for k, v in changed.items())})" if changed else "")
 
     def to_dict(self) -> dict[str, Any]:

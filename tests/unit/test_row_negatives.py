@@ -5,9 +5,10 @@ import torch
 
 from nextsession.nn import row_columns
 from nextsession.nn.losses import BCE, GBCE, SampledSoftmax
-from nextsession.nn.negatives import ItemStatistics, Mixed, Negatives, Uniform, _first_of_a_shuffle
+from nextsession.nn.negatives import ItemStatistics, Mixed, Negatives, Uniform
 from nextsession.nn.networks import Examples
 from nextsession.nn.ops import cross_entropy
+from nextsession.nn.ops.distinct import distinct_items_plainly
 
 V, D = 60, 8
 COUNTS = torch.tensor([0.0, 3.0, 5.0] * 20)
@@ -129,7 +130,7 @@ def test_items_of_the_row_are_not_drawn(compiled):
     if compiled:
         drawn = Uniform(n=45, per="row", distinct=True, unseen=True, all_items=True)(examples, head, items).items
     else:
-        drawn = _first_of_a_shuffle(torch.arange(V), 45, V, 4, examples.users, examples.positives)
+        drawn = distinct_items_plainly(torch.arange(V), 45, V, 4, examples.positives, examples.users)
     for row in range(4):
         seen = set(examples.positives[examples.users == row].tolist())
         found = [x for x in drawn[row].tolist() if x >= 0]
@@ -146,7 +147,7 @@ def test_distinct_items_are_drawn_alike(compiled):
         drawn = Uniform(n=2, distinct=True)(examples, None, ItemStatistics(counts)).items
     else:
         nothing = torch.zeros(0, dtype=torch.int64)
-        drawn = _first_of_a_shuffle(pool, 2, 9, 6000, nothing, nothing)
+        drawn = distinct_items_plainly(pool, 2, 9, 6000, nothing, nothing)
     pairs = torch.bincount(drawn[:, 0] * 9 + drawn[:, 1], minlength=81).view(9, 9)[pool][:, pool].double()
     off = ~torch.eye(5, dtype=torch.bool)
     assert pairs.sum() == pairs[off].sum() == 6000

@@ -15,13 +15,11 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn import functional
 
 from nextsession.config import Settings
 from nextsession.nn.collisions import Mask, collides, queries_of_positives
 from nextsession.nn.networks import Examples, Head
-from nextsession.nn.ops.row_columns import draw_distinct
-from nextsession.nn.ops.work import seed
+from nextsession.nn.ops.distinct import distinct_items
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,16 +179,14 @@ class Uniform(_Sampler):
 
     def draw(self, examples: Examples, head: Head, items: ItemStatistics) -> Tensor:
         """Return `(n,)` for the batch, `(G, n)` for rows, `(M, n)` otherwise."""
-        rows = self.rows(examples)
-        count = 1 if self.per == "batch" else len(examples.queries)
-        if rows is not None:
-            count = int(rows[-1]) + 1 if len(rows) else 0
+        rows, count = self.rows(examples), 1 if self.per == "batch" else len(examples.queries)
+        if rows is not None and count:
+            count = int(rows[-1]) + 1
         if self.distinct:
             drawn = self._distinct(count, rows, examples, items)
         else:
-            high = items.n_items if self.all_items else len(items.known)
-            drawn = torch.randint(high, (count, self.n), device=items.counts.device)
-            drawn = drawn if high == items.n_items else items.known[drawn]
+            drawn = torch.randint(self._among(items), (count, self.n), device=items.counts.device)
+            drawn = drawn if self._among(items) == items.n_items else items.known[drawn]
         return drawn[0] if self.per == "batch" else drawn
 
     def rows(self, examples: Examples) -> Tensor | None:
@@ -199,40 +195,21 @@ class Uniform(_Sampler):
 
     def _distinct(self, count: int, rows: Tensor | None, examples: Examples, items: ItemStatistics) -> Tensor:
         """Draw without replacement, `(count, n)`."""
-        device = items.counts.device
-        pool = torch.arange(items.n_items, device=device) if self.all_items else items.known
-        spared, of_rows = examples.positives[:0], examples.positives[:0]
+        pool = torch.arange(items.n_items, device=items.counts.device) if self.all_items else items.known
+        spared = of_rows = examples.positives[:0]
         if self.unseen and rows is not None:
             spared, of_rows = examples.positives, rows[queries_of_positives(examples)]
-        if device.type == "cpu":
-            starts = functional.pad(torch.bincount(of_rows, minlength=count).cumsum(0), (1, 0))
-            given = (pool.clone().numpy(), self.n, items.n_items, starts.numpy(), spared.numpy(), seed())
-            return torch.from_numpy(draw_distinct(*given))
-        return _first_of_a_shuffle(pool, self.n, items.n_items, count, of_rows, spared)
+        return distinct_items(pool, self.n, items.n_items, count, spared, of_rows)
 
     def log_q(self, codes: Tensor, examples: Examples, items: ItemStatistics) -> Tensor:
         """Return `log(n / number of items)`, whatever a row has seen; -inf for items that are never drawn."""
-        if self.all_items:
-            return torch.zeros_like(codes, dtype=torch.float32).add_(self._log_rate(items.n_items))
-        return torch.where(items.counts[codes] > 0, self._log_rate(len(items.known)), float("-inf"))
+        rate = self.n / max(self._among(items), 1)
+        logs = torch.full(codes.shape, log(min(rate, 1.0) if self.distinct else rate), device=codes.device)
+        return logs if self.all_items else logs.masked_fill_(items.counts[codes] <= 0, float("-inf"))
 
-    def _log_rate(self, n_items: int) -> float:
-        rate = self.n / max(n_items, 1)
-        return log(min(rate, 1.0) if self.distinct else rate)
-
-
-def _first_of_a_shuffle(pool: Tensor, n: int, n_items: int, count: int, of_rows: Tensor, spared: Tensor) -> Tensor:
-    """Draw `(count, n)` distinct items on any device, those of the lowest random numbers; -1 after the last."""
-    taken, at_once = min(n, len(pool)), max((64 << 20) // max(n_items, 1), 1)
-    drawn = torch.full((count, n), -1, device=pool.device)
-    for first in range(0, count, at_once):
-        size = min(at_once, count - first)
-        numbers = torch.rand((size, n_items), device=pool.device)
-        inside = (of_rows >= first) & (of_rows < first + size)
-        numbers.view(-1).index_fill_(0, ((of_rows - first) * n_items + spared)[inside], 2.0)
-        lowest, places = numbers[:, pool].topk(taken, largest=False)
-        drawn[first : first + size, :taken] = torch.where(lowest < 2, pool[places], -1)
-    return drawn
+    def _among(self, items: ItemStatistics) -> int:
+        """Return how many items are drawn from."""
+        return items.n_items if self.all_items else len(items.known)
 
 
 class Popularity(_Sampler):

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nextsession import SessionLog, create
+from nextsession.neural import Facts
 from nextsession.nn.augmentation import Crop, Drop, ItemDropout, Reorder, in_turn
 
 LENGTHS = st.lists(st.integers(0, 12), max_size=8)
@@ -94,3 +96,13 @@ def test_in_turn():
     again = rows_of(*both(events, offsets, np.random.default_rng(1)))
     assert rows == again
     assert rows != rows_of(*both(events, offsets, np.random.default_rng(2)))
+
+
+def test_networks_train_on_varied_rows_and_answer_plain_ones():
+    log = SessionLog.from_lists([[list("abcdefghij")]] * 3)
+    model = create("sasrec", augment=[{"kind": "crop", "share": 0.5}, {"kind": "item_dropout"}])
+    model.facts_ = Facts(log.n_items)
+    rows = model._rows(log)
+    assert rows.batch(np.arange(3)).events.lengths.tolist() == [10, 10, 10]
+    assert max(rows.batch(np.arange(3), np.random.default_rng(0)).events.lengths.tolist()) <= 5
+    assert model.config.model_validate_json(model.config.model_dump_json()) == model.config

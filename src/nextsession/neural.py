@@ -74,6 +74,17 @@ class NeuralSettings(RunSettings):
             raise ValueError(f"preset must be one of {', '.join(cls.presets) or 'none'}, got {values['preset']!r}")
         return {**cls.presets[values["preset"]], **values}
 
+    def changed(self) -> dict[str, Any]:
+        """Return the settings that are not the defaults; with a preset, those that are not its own either."""
+        found, mine = super().changed(), self.model_dump()
+        if self.preset is not None:
+            own = type(self).model_validate({"preset": self.preset}).model_dump()
+            found = {name: found.get(name, mine[name]) for name in mine if mine[name] != own[name]}
+            found = {"preset": self.preset, **found}
+        if "loss" in found:
+            found["loss"] = {"kind": self.loss.kind, **self.loss.model_dump(exclude_defaults=True)}
+        return found
+
     @model_validator(mode="after")
     def _sampling_if_sparse(self) -> "NeuralSettings":
         losses = [part.loss for part in self.loss.parts] if isinstance(self.loss, Sum) else [self.loss]

@@ -1,5 +1,6 @@
 """How tensors reach compiled loops: views without a copy, rows shared among threads, seeds of dropout."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -56,3 +57,7 @@ def in_parts(offsets: NDArray[np.int64], work: Callable[[tuple[int, int]], R]) -
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has the pool, but none of its threads: work would wait for ever
+    os.register_at_fork(after_in_child=_pool.cache_clear)

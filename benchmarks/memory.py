@@ -16,7 +16,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ PAGE = ROOT / "docs" / "explanation" / "neural-speed.md"
 PICTURE = PAGE.parent / "cost-neural.svg"
 MARK, END = "<!-- memory: table -->", "<!-- end of memory -->"
 
-EVENTS, DIM, MOST = 3_200, 64, 60.0
-"""Events of a step; width of vectors; CPU-seconds of a step beyond which larger points are left out."""
+EVENTS, DIM, EPOCHS, MOST = 3_200, 64, 3, 60.0
+"""Events of a step; width of vectors; epochs of a step each; CPU-seconds beyond which a point is left out."""
 CPU_SECONDS = 3
 """Column of the curve of training."""
 ITEMS, LENGTHS = (1_000, 10_000, 100_000, 1_000_000), (50, 200, 800, 3_200)
@@ -63,7 +63,7 @@ def settings(model: str, length: int, epochs: int) -> tuple[str, dict[str, Any]]
 
 
 def trained(model: str, n_items: int, length: int, folder: Path) -> dict[str, float]:
-    name, given = settings(model, length, 3)
+    name, given = settings(model, length, EPOCHS)
     found = create(name, **given).fit(log_of(n_items, length), runtime=Runtime(device="cpu"))
     seconds = found.curve_[1:, CPU_SECONDS].min()
     peak = peak_mb()
@@ -108,11 +108,12 @@ def split_off(work: Callable[..., dict[str, float]], *given: Any) -> dict[str, f
     return json.loads(said) if said else {}
 
 
-def points() -> Iterator[tuple[str, str, int, int]]:
-    for model in MODELS:
-        yield from ((model, "items", n_items, LENGTHS[0]) for n_items in ITEMS)
-    for model in (name for name in MODELS if not name.startswith("gru4rec") and "sparse" not in name):
-        yield from ((model, "length", ITEMS[1], length) for length in LENGTHS)
+def points() -> list[tuple[str, int, int]]:
+    """Return model, items and length of each point, the cheapest first."""
+    found = [(model, n_items, LENGTHS[0]) for model in MODELS for n_items in ITEMS]
+    lengthened = [model for model in MODELS if not model.startswith("gru4rec") and "sparse" not in model]
+    found += [(model, ITEMS[1], length) for model in lengthened for length in LENGTHS[1:]]
+    return sorted(found, key=lambda point: point[1] * (20 if "all items" in point[0] else 1) + 100 * point[2])
 
 
 def measure() -> None:
@@ -121,24 +122,21 @@ def measure() -> None:
         registry.model_class(name)  # its libraries are loaded before a process splits off
     rows = json.loads(RESULT.read_text(encoding="utf-8"))["rows"] if RESULT.exists() else []
     done = {(row["model"], row["items"], row["length"]): row for row in rows}
-    baseline = split_off(idle)["peak_mb"]
-    last = 0.0
-    for model, sweep, n_items, length in points():
-        row = done.get((model, n_items, length))
-        if row is None:
-            grown = n_items / max((n for n in ITEMS if n < n_items), default=n_items) if sweep == "items" else 1.0
-            row = {"model": model, "items": n_items, "length": length}
-            if grown > 1 and last * grown > MOST and "all items" in model:
-                row["left_out"] = f"a step would take more than {MOST:g} CPU-s"
-            else:
-                with tempfile.TemporaryDirectory() as folder:
-                    for work in (trained, answered):
-                        row |= split_off(work, model, n_items, length, Path(folder))
-            done[model, n_items, length] = row
-            print(*row.values(), sep="\t", flush=True)
-            facts = {"events": EVENTS, "dim": DIM, "threads": 1, "libraries_mb": baseline}
-            RESULT.write_text(json.dumps({**facts, "rows": list(done.values())}, indent=1) + "\n", encoding="utf-8")
-        last = row.get("step_cpu_s", last)
+    facts = {"events": EVENTS, "dim": DIM, "threads": 1, "libraries_mb": split_off(idle)["peak_mb"]}
+    for model, n_items, length in points():
+        if (model, n_items, length) in done:
+            continue
+        row: dict[str, Any] = {"model": model, "items": n_items, "length": length}
+        smaller = done.get((model, n_items // 10, length), {}).get("step_cpu_s", 0.0)
+        if "all items" in model and smaller * 10 * EPOCHS > MOST:
+            row["left_out"] = f"would take more than {MOST:g} CPU-s"
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                for work in (trained, answered):
+                    row |= split_off(work, model, n_items, length, Path(folder))
+        done[model, n_items, length] = row
+        print(*row.values(), sep="\t", flush=True)
+        RESULT.write_text(json.dumps({**facts, "rows": list(done.values())}, indent=1) + "\n", encoding="utf-8")
 
 
 def tables(found: Mapping[str, Any]) -> str:

@@ -75,7 +75,7 @@ CASES = [
         (*_RECBOLE, "sasrec-long", "recbole", 12),
     ),
     Case("sasrec-ce", f"{OURS}, bfloat16", "ours.py", "sasrec-bf16", OURS, "ml-1m", 24),
-    *_group("sasrec-3000", "ml-1m", ("sasrec-3000", 3), (*_ANTKLEN, "sasrec-3000", "torch", 4)),
+    *_group("sasrec-3000", "ml-1m", ("sasrec-3000", 24), (*_ANTKLEN, "sasrec-3000", "torch", 4)),
     *_group("sasrec-sampled", "ml-1m", ("sasrec-sampled", 20), (*_RECTOOLS, "sasrec-sampled", "rectools", 2)),
     *_group(
         "sasrec-bce",
@@ -99,7 +99,7 @@ CASES = [
     ),
     *_group("hstu", "ml-1m", ("hstu", 24), (*_RECTOOLS, "hstu", "rectools", 4)),
     *_group("hstu-time", "ml-1m", ("hstu-time", 24), (*_RECTOOLS, "hstu-time", "rectools", 3)),
-    *_group("gru", "ml-1m", None, (*_ANTKLEN, "gru", "torch", 6), (*_RECBOLE, "gru4rec-long", "recbole", 16)),
+    *_group("gru", "ml-1m", ("gru", 24), (*_ANTKLEN, "gru", "torch", 6), (*_RECBOLE, "gru4rec-long", "recbole", 16)),
     *_group("caser", "ml-1m", ("caser", 12), (*_CASER, "caser", "torch", 150)),
     *_group(
         "srgnn", "diginetica", ("srgnn", 120), (*_SRGNN, "srgnn", "torch", 50), (*_RECBOLE, "srgnn", "recbole", 40)

@@ -23,6 +23,7 @@ LONG: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "gsasrec": ("sasrec", {"loss": {"kind": "gbce", "t": 0.75, "negatives": SAMPLED}}),
     "esasrec": ("sasrec", {"preset": "esasrec", "loss": {"kind": "sampled_softmax", "negatives": SAMPLED}}),
     "bert4rec": ("bert4rec", {"masked": MASKED, "last_only": 0.0}),
+    "gru": ("gru", {"tied": False}),
     "hstu": ("hstu", {"preset": "hstu-softmax", "time": "none"}),
     "hstu-time": ("hstu", {"preset": "hstu-softmax"}),
 }

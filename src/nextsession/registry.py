@@ -45,7 +45,9 @@ def model_class(name: str) -> type[Recommender[Any]]:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise ModelError(f"The model {name!r} needs torch, which is not installed: pip install 'nextsession[torch]'.") from None
+        raise ModelError(
+            f"The model {name!r} needs torch, which is not installed: pip install 'nextsession[torch]'."
+        ) from None
     for thing in vars(module).values():
         if not (isinstance(thing, type) and issubclass(thing, Recommender)):
             continue

@@ -1,5 +1,7 @@
 """Rows end to end: the layout, its views, and batches cut from a log."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -115,7 +117,7 @@ def test_chunks_of_a_shift_foretell_each_event_once(lengths: list[int], length: 
     offsets = offsets_of(np.array(lengths, np.int64))
     pieces = chunks(offsets, length, length - 1)
     targets = [i for a, z in zip(pieces.starts, pieces.stops, strict=True) for i in range(a + 1, z)]
-    assert sorted(targets) == [i for a, z in zip(offsets[:-1], offsets[1:], strict=True) for i in range(a + 1, z)]
+    assert sorted(targets) == [i for a, z in itertools.pairwise(offsets) for i in range(a + 1, z)]
 
 
 def test_order_fills_batches_by_rows_and_by_tokens() -> None:

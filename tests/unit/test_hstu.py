@@ -21,6 +21,7 @@ from nextsession.nn.hstu import HSTUEncoder, HSTUForm
 from nextsession.nn.jagged import Batch, Jagged
 from nextsession.nn.networks import Network, shifted
 from nextsession.testing.strategies import logs
+from nextsession.transducers import Transducer
 
 DIM = 8
 HOUR = 3_600_000
@@ -240,7 +241,7 @@ def test_side_features_and_half_precision_train(name: str) -> None:
     colours = ItemTable({"colour": ItemFeature.of([[f"c{i % 3}"] for i in range(log.n_items)])})
     log = replace(log, item_table=colours)
     model = create(name, **SMALL, features=("colour",), precision="bfloat16").fit(log)
-    assert isinstance(model, HSTU)
+    assert isinstance(model, Transducer)
     assert any("features" in weight for weight in model.network_.state_dict())
     assert np.isfinite(model.scores(log.rows(0, 4)).dense()).all()
 

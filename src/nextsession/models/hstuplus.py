@@ -7,13 +7,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from nextsession.models.hstu import HSTU, PUBLISHED, HSTUSettings
 from nextsession.neural import Facts
 from nextsession.nn.jagged import Batch
 from nextsession.nn.networks import CausalEncoder, Examples, Head, Input, Network, NextItem, shifted
+from nextsession.transducers import PUBLISHED, Transducer, TransducerSettings
 
 
-class HSTUPlusSettings(HSTUSettings):
+class HSTUPlusSettings(TransducerSettings):
     """Settings of `HSTUPlus`."""
 
     targets: Literal["next-event", "next-wanted"] = "next-event"
@@ -35,7 +35,7 @@ class HSTUPlusSettings(HSTUSettings):
     }
 
 
-class HSTUPlus(HSTU):
+class HSTUPlus(Transducer[HSTUPlusSettings]):
     """HSTU over everything that was shown: the vector of an event is that of its item, of its kind, and of its label.
 
     Only wanted events are foretold.  `targets` says from where: by default from the event just before
@@ -47,10 +47,9 @@ class HSTUPlus(HSTU):
     """
 
     name = "hstuplus"
+    reference = "Zhai et al., Actions speak louder than words: trillion-parameter sequential transducers, ICML 2024"
     reads_ignored: ClassVar[bool] = True
     reads_actions: ClassVar[bool] = True
-    settings_class = HSTUPlusSettings
-    config: HSTUPlusSettings
 
     def _network(self, facts: Facts) -> Network:
         items, settings = self._items(facts), self.config

@@ -22,7 +22,7 @@ def form(request, monkeypatch):
     monkeypatch.setattr(cross_entropy, "rows_at_once", lambda *_: 16)
     if request.param == "plain":
         monkeypatch.setattr(cross_entropy, "gradients_compiled", cross_entropy.gradients_plainly)
-        monkeypatch.setattr(sampled_cross_entropy, "_compiled", None)  # it must not be called
+        monkeypatch.setattr(sampled_cross_entropy, "compiled_gradients", None)  # it must not be called
     return request.param
 
 

@@ -12,6 +12,7 @@ TREE = {
     "UnknownNameError": LookupError,
     "NotFittedError": RuntimeError,
     "ModelError": RuntimeError,
+    "TrainingError": RuntimeError,
     "ArtifactError": RuntimeError,
 }
 

@@ -7,7 +7,7 @@ the first is not counted.  An answer is that of a model that was saved and loade
 the best of some questions of one history, the 20 best of all items.
 
     python benchmarks/memory.py            # measure what is missing in benchmarks/results/memory.json
-    python benchmarks/memory.py --table    # put the tables and the picture of these rows into the docs
+    python benchmarks/memory.py --table    # put the tables of these rows into the docs; plots.py draws them
 """
 
 import argparse
@@ -29,7 +29,6 @@ from nextsession.config import Runtime
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "memory.json"
 PAGE = ROOT / "docs" / "explanation" / "neural-speed.md"
-PICTURE = PAGE.parent / "cost-neural.svg"
 MARK, END = "<!-- memory: table -->", "<!-- end of memory -->"
 
 EVENTS, DIM, EPOCHS, MOST = 3_200, 64, 3, 60.0

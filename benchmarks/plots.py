@@ -63,6 +63,7 @@ def main() -> None:
         ]
         draw(cost, title, panels)
     draw("evaluation", "Cost of an evaluation", evaluation(rows("evaluation")["growth"]))
+    draw("neural", "Cost of training and of answers of neural models", growth(rows("memory")["rows"]))
 
 
 def rows(name: str) -> Any:
@@ -99,6 +100,19 @@ def evaluation(found: list[dict[str, Any]]) -> list[Panel]:
         for name in ("ranks and lists", "ranks")
     ]
     return [Panel("CPU-µs a question: 64-dimensional dot products", "items", lines)]
+
+
+def growth(found: list[dict[str, Any]]) -> list[Panel]:
+    """Return the panels of steps and of memory, against items and against the length of histories."""
+    models = list(dict.fromkeys(row["model"] for row in found))
+    panels = []
+    for cost, title in (("step_cpu_s", "CPU-s a step of 3,200 events"), ("train_peak_mb", "Most memory, MB")):
+        for sweep, across in (("items", "items, histories of 50 events"), ("length", "events of a history")):
+            other, fixed = ("length", 50) if sweep == "items" else ("items", 10_000)
+            some = [row for row in found if row[other] == fixed and cost in row]
+            lines = [Line(m, sorted((r[sweep], r[cost]) for r in some if r["model"] == m)) for m in models]
+            panels.append(Panel(title, across, [line for line in lines if len(line.points) > 1]))
+    return panels
 
 
 def draw(name: str, title: str, panels: Sequence[Panel]) -> None:

@@ -24,8 +24,8 @@ class GRU(NeuralRecommender[GRUSettings]):
 
     All events of a row but the first are learnt in one pass, by the softmax over all items or any other
     loss.  This is *not* the GRU4Rec of its authors (model `gru4rec`), which trains on sessions side by side, with
-    its own losses, samples and optimiser, and is clearly better on the logs that it was made for; but it is what
-    many comparisons of sequence models mean by that name, such as that of Klenitskiy & Vasilev, RecSys 2023.
+    its own losses, samples and optimiser; but it is what many comparisons of sequence models mean by that name,
+    such as that of Klenitskiy & Vasilev, RecSys 2023.
 
     Dropout is of the vectors that are read, and between layers.
     """

@@ -191,7 +191,11 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         questions = _some(self._validation, self.config.validation_questions, runtime.seed)
         facts: dict[str, Any] = {}
         if runtime.checkpoints is not None:
-            facts = {"data": fingerprint(rows.log), "questions": [_key(cases) for cases in questions]}
+            facts = {
+                "data": fingerprint(rows.log),
+                "columns": _columns_key(rows, self.facts_),
+                "questions": [_key(cases) for cases in questions],
+            }
         run = TrainingRun(
             self.name,
             self.config,
@@ -339,6 +343,18 @@ def _some(validation: Iterable[Cases], most: int, seed: int) -> list[Cases]:
     begins = offsets_of(sizes)
     parts = [chosen[(chosen >= a) & (chosen < z)] - a for a, z in pairwise(begins)]
     return [cases.take(part) for cases, part in zip(blocks, parts, strict=True) if len(part)]
+
+
+def _columns_key(rows: Rows, facts: Facts) -> str:
+    """Return a text that depends on what is read beside items and times: kinds of events, side features."""
+    features = facts.features
+    parts: list[Any] = [rows.log.timed, facts.actions, {name: len(x.labels) for name, x in features.items()}]
+    arrays = [x for feature in features.values() for x in (feature.offsets, feature.codes)]
+    arrays += [] if rows.actions is None else [rows.actions]
+    key = zlib.crc32(repr(parts).encode())
+    for array in arrays:
+        key = zlib.crc32(np.ascontiguousarray(array).data, key)
+    return f"{key:08x}"
 
 
 def _key(cases: Cases) -> str:

@@ -1,5 +1,7 @@
 """BST: the fast form equals a sequence for every candidate, and what the paper says of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ import torch
 from nextsession.config import Runtime
 from nextsession.data.log import SessionLog
 from nextsession.errors import ModelError
-from nextsession.models.bst import BST, Ranker
+from nextsession.models.bst import BST, Ranker, _reaching
+from nextsession.nn.batches import Rows, Slices, prefixes
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.jagged import Batch
 from nextsession.testing.subjects import questions, training_log
@@ -117,3 +120,28 @@ def test_ignored_events_are_its_negatives() -> None:
 def _fields(log: SessionLog) -> dict[str, object]:
     names = ("items", "times", "session_offsets", "user_offsets", "vocabulary", "users")
     return {name: getattr(log, name) for name in names}
+
+
+@pytest.mark.parametrize("readout", ["target", "flatten"])
+def test_a_history_of_training_is_as_long_as_that_of_an_answer_however_much_was_ignored(readout: str) -> None:
+    rng = np.random.default_rng(3)
+    log = SessionLog.from_lists([[rng.integers(0, 9, 30).tolist()], [[1, 2]], [rng.integers(0, 9, 12).tolist()]])
+    log = replace(log, labels=(rng.random(log.n_events) < 0.2).astype(np.int8))
+    whole = prefixes(log.event_offsets, 3)
+    rows = Rows(log, _reaching(whole, log.event_offsets, log.labels, 3))
+    ranker = _ranker(readout=readout, max_length=3)
+    asked = ranker.examples(rows.batch(np.arange(len(rows))))
+    histories = asked.history.events
+    for row, stop in enumerate(whole.stops):
+        begin = log.event_offsets[np.searchsorted(log.event_offsets, stop - 1, side="right") - 1]
+        before = np.arange(begin, stop - 1)
+        expected = log.items[before[log.labels[before] == 1]][-3:]
+        found = histories.values[histories.offsets[row] : histories.offsets[row + 1]]
+        assert found.tolist() == expected.tolist()
+    assert histories.longest == 3
+    assert ranker.score(asked.history, asked.positives[:, None]).shape == (len(whole), 1)
+
+
+def test_no_rows_reach_nowhere() -> None:
+    none = np.zeros(0, np.int64)
+    assert len(_reaching(Slices(none, none), np.zeros(1, np.int64), np.zeros(0, np.int8), 3)) == 0

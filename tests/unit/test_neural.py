@@ -1,6 +1,7 @@
 """NeuralRecommender: what all models that are trained by gradients keep to, shown by a small network."""
 
 import math
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -11,11 +12,13 @@ from torch import nn
 from nextsession import training_run
 from nextsession.config import Runtime
 from nextsession.data.cases import Cases
+from nextsession.data.items import ItemFeature
 from nextsession.data.log import SessionLog
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ArtifactError, ConfigError, TrainingError
 from nextsession.models.sasrec import SASRec
-from nextsession.neural import NeuralRecommender, NeuralSettings, device_of
+from nextsession.neural import Facts, NeuralRecommender, NeuralSettings, _columns_key, device_of
+from nextsession.nn.batches import Rows, slices
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.networks import CausalEncoder, Head, Input, NextItem
 from nextsession.testing.subjects import questions, wanted_log
@@ -242,6 +245,29 @@ def test_a_checkpoint_of_another_training_is_refused_with_the_reason(tmp_path, c
             runtime=kept(tmp_path, seed=change.get("seed", 0)),
         )
     assert said in str(error.value)
+
+
+def test_kinds_of_events_side_features_and_times_are_part_of_what_a_checkpoint_is_of():
+    log = wanted_log()
+    whole, shop = slices(log.event_offsets, "latest", 9), ItemFeature.of([["a"]] * log.n_items)
+    other = ItemFeature.of([["a"], *[["b"]] * (log.n_items - 1)])
+
+    def key(log, actions=None, names=(), **features):
+        return _columns_key(Rows(log, whole, None, actions), Facts(log.n_items, names, features))
+
+    kinds = np.zeros(log.n_events, np.int64)
+    assert key(log) == key(wanted_log())
+    keys = [
+        key(log),
+        key(replace(log, timed=False)),
+        key(log, kinds, ("view",)),
+        key(log, kinds, ("buy",)),
+        key(log, kinds + 1, ("view",)),
+        key(log, shop=shop),
+        key(log, shop=other),
+        key(log, brand=shop),
+    ]
+    assert len(set(keys)) == len(keys)
 
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):

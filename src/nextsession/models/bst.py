@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
@@ -96,6 +96,12 @@ class BST(NeuralRecommender[BSTSettings]):
         self.first_ = registry.create(self.config.first_stage).fit(log, runtime=runtime)
         self.timed_ = np.array([log.timed and self.config.ages == "time"])
         super()._fit(log, runtime)
+
+    def _rows(self, log: SessionLog) -> Rows:
+        """Return rows that reach back to as many wanted events before the candidate as answers read."""
+        rows = super()._rows(log)
+        offsets = log.session_offsets if self.config.reads == "session" else log.event_offsets
+        return replace(rows, slices=_reaching(rows.slices, offsets, log.labels, self.config.max_length))
 
     def _network(self, facts: Facts) -> "Ranker":
         return Ranker(ItemEmbedding(facts.n_items, self.config.dim), self.config, timed=bool(self.timed_[0]))
@@ -293,6 +299,20 @@ class TargetBlock(nn.Module):
         return self.ffn_norm(x + dropout(fed, self.rate, self.training))  # type: ignore[no-any-return]
 
 
+def _reaching(slices: Slices, offsets: NDArray[np.int64], labels: NDArray[np.int8], length: int) -> Slices:
+    """Let rows begin where `length` wanted events come before their last event, or with the row of the log.
+
+    Ignored events do not count: a history is of what was wanted, in training as in answers.
+    """
+    if not len(slices):
+        return slices
+    wanted = np.flatnonzero(labels == 1)
+    before = np.searchsorted(wanted, slices.stops - 1)
+    begins = offsets[np.searchsorted(offsets, slices.stops - 1, side="right") - 1]
+    reached = np.where(before >= length, wanted[np.maximum(before - length, 0)], 0)
+    return Slices(np.maximum(begins, reached), slices.stops)
+
+
 def _wanted(batch: Batch) -> Batch:
     """Return the batch without events that were ignored; sessions are not kept."""
     if batch.labels is None:
@@ -302,7 +322,8 @@ def _wanted(batch: Batch) -> Batch:
     offsets = torch.zeros_like(events.offsets)
     torch.cumsum(counts, 0, out=offsets[1:])
     times = None if events.times is None else events.times[kept]
-    return Batch(Jagged(events.values[kept], offsets, events.longest, times, events.asked_at), batch.sessions)
+    longest = int(counts.max()) if len(counts) else 0
+    return Batch(Jagged(events.values[kept], offsets, longest, times, events.asked_at), batch.sessions)
 
 
 def _chosen(batch: Batch, rows: Tensor) -> Batch:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from nextsession.compiled import compiled
 from nextsession.nn.gru4rec_math import in_order, sigmoid, tanh
-from nextsession.nn.gru4rec_products import LANES, multiply, multiply_transposed, transpose
+from nextsession.nn.gru4rec_products import multiply, multiply_transposed, transpose
+from nextsession.nn.ops.tiles import LANES
 
 BUFFERS = 6
 """Blocks of H rows that a layer needs beside its weights: three gates, an inner product, the state, what comes out."""

@@ -45,8 +45,8 @@ def pages() -> dict[Path, str]:
 
 
 def is_comparison(path: Path) -> bool:
-    """Say whether the rows are those of a recipe; others are timings of one part."""
-    return (ROOT / "recipes" / f"{path.stem}.toml").exists()
+    """Say whether the rows are those of a recipe; others are timings of one part, or an ablation with its own page."""
+    return not path.stem.startswith("ablation") and (ROOT / "recipes" / f"{path.stem}.toml").exists()
 
 
 def page(found: dict[str, list[Row]]) -> str:

@@ -17,6 +17,9 @@ from nextsession.rows import Row
 
 INK, PAPER = "#010201", "#010204"  # stand for the colours of the page, as in nextsession.report.charts
 
+LEAST = 0.01
+"""MRR@20 of what is worth drawing."""
+
 
 def draw(rows: Sequence[Row], pairs: Sequence[Pair]) -> None:
     arms = Arms.of(rows)
@@ -30,9 +33,9 @@ def differences(arms: Arms, pairs: dict[tuple[str, str, str], Pair]) -> None:
     parts = [
         [(f"{loss_of(row)}{_against(row, arms)}", row) for row in arms.losses],
         [(f"{negatives_of(row)}{_corrected(row)}", row) for row in arms.negatives],
-        [(f"{loss_of(row)}{head_of(row)}", row) for row in arms.heads],
+        [(head_of(row).removeprefix(", "), row) for row in arms.heads],
     ]
-    parts = [[(name, pairs[row.key, "mrr@20", "all"]) for name, row in part if row.metrics] for part in parts]
+    parts = [[(name, pairs[row.key, "mrr@20", "all"]) for name, row in part if learnt(row)] for part in parts]
     shown = [
         sorted((item for item in part if item[1].key != arms.first.key), key=lambda x: x[1].mean) for part in parts
     ]
@@ -55,9 +58,14 @@ def differences(arms: Arms, pairs: dict[tuple[str, str, str], Pair]) -> None:
             y += 1
         axes.set_yticks(places, names, color=INK)
         axes.set_ylim(-0.7, y - 1.3)
-        axes.set_xlabel(f"MRR@20 beside that of {loss_of(arms.first)} with {negatives_of(arms.first)}")
+        axes.set_xlabel("MRR@20 beside that of the reference")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:+.3g}" if v else "0"))
         write(figure, "differences", "What each loss and sampler gains or loses")
+
+
+def learnt(row: Row) -> bool:
+    """Say whether a row is better than nothing: one that is not would make the others a point."""
+    return bool(row.metrics) and row.metrics["mrr@20"]["mean"] > LEAST
 
 
 def _against(row: Row, arms: Arms) -> str:

@@ -38,7 +38,8 @@ def bench(
 ) -> None:
     """Compare every registered model on every recipe whose data are at hand; keep the rows as JSON.
 
-    What is there already is not made again.  Recipes whose data are missing are named and passed over.
+    A recipe that names networks is run as it is.  What is there already is not made again.  Recipes
+    whose data are missing are named and passed over.
     """
     from nextsession.rows import write_rows
 
@@ -46,7 +47,7 @@ def bench(
     if not files:
         raise ConfigError("There is no recipe: run this in a folder that holds recipes/, or name a recipe.")
     place = out or Path("runs/bench-quick" if quick else "benchmarks/results")
-    experiments = {file.stem: compare.with_every_model(_recipe(file, quick)) for file in files}
+    experiments = {file.stem: _with_others(_recipe(file, quick)) for file in files}
     results: list[dict[str, Any]] = []
     failures: list[str] = []
     limit = min(budget, _QUICK_SECONDS) if quick else budget
@@ -84,6 +85,15 @@ def _recipe(file: Path, quick: bool) -> "Experiment":
         return experiment
     fewer = [f"split.users={_QUICK_USERS}"] if "users" in experiment.split.in_force() else []
     return Experiment.load(file, ["evaluation.bootstrap=100", *fewer])
+
+
+def _with_others(experiment: "Experiment") -> "Experiment":
+    """Add every other model, unless the recipe is one of networks: those say themselves what stands beside them."""
+    from nextsession.registry import model_class
+
+    if any(model_class(model.name).by_recipe for model in experiment.models):
+        return experiment
+    return compare.with_every_model(experiment)
 
 
 def _at_hand(experiment: "Experiment") -> bool:

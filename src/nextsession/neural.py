@@ -34,6 +34,10 @@ from nextsession.training import enough_memory, start
 from nextsession.training_log import CURVE
 from nextsession.training_run import RunSettings, TrainingRun
 
+_NEVER_WANTED = -1e6
+"""Bias of items that nobody wanted in training: no loss that samples has moved them, and where it pushes all
+scores below 0 they would stand above everything that was learnt."""
+
 ASKED_TOKENS = 1 << 16
 """Events of histories that are encoded at once when questions are answered."""
 
@@ -271,6 +275,7 @@ class NeuralRecommender(Recommender[N], Generic[N]):
             if bias is not None:
                 table[:, -2] = bias
             table[:, -1] = torch.from_numpy(self.popularity_)
+            table[torch.from_numpy(self.popularity_ == 0), -2] = _NEVER_WANTED
         self.table_ = table.numpy()
 
     def _actions(self, log: SessionLog) -> NDArray[np.int64] | None:

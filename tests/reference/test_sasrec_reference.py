@@ -192,3 +192,13 @@ def test_copying_the_last_item_is_learnt(settings: dict[str, object]) -> None:
     asked = SessionLog.from_lists([[[i]] for i in range(20)])
     found = [answer == [i] for i, answer in enumerate(model.recommend(asked, 1))]
     assert np.mean(found) >= 0.95
+
+
+def test_items_that_nobody_wanted_come_last_whatever_the_loss() -> None:
+    """Binary cross-entropy pushes scores below 0, and draws no item without events: left alone, those would lead."""
+    names = SessionLog.from_lists([[list(range(30))]]).vocabulary
+    rows = [[[i % 10, (i + 1) % 10, (i + 2) % 10]] for i in range(40)]
+    log = SessionLog.from_lists(rows, vocabulary=names)
+    model = SASRec(preset="gsasrec", dim=16, max_length=5, epochs=3, batch_size=8).fit(log)
+    found = model.recommend(SessionLog.from_lists([[[3, 4]]], vocabulary=names), 30)
+    assert set(found.items[0, :10]) == set(range(10))

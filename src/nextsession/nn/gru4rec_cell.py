@@ -16,23 +16,16 @@ from numpy.typing import NDArray
 
 from nextsession.compiled import compiled
 from nextsession.nn.gru4rec_math import in_order, sigmoid, tanh
-from nextsession.nn.gru4rec_products import multiply, multiply_transposed, transpose
-from nextsession.nn.ops.tiles import LANES
+from nextsession.nn.gru4rec_products import multiply, multiply_transposed, padded, transpose
 
 BUFFERS = 6
 """Blocks of H rows that a layer needs beside its weights: three gates, an inner product, the state, what comes out."""
 
 
 @compiled
-def padded_width(width: int) -> int:
-    """Return the next multiple of `LANES`."""
-    return (width + LANES - 1) // LANES * LANES
-
-
-@compiled
 def size_of(n_inputs: int, n_units: int) -> int:
     """Return how many numbers the weights of a layer are."""
-    return 3 * n_units * (padded_width(n_inputs) + padded_width(n_units)) + 6 * padded_width(n_units)
+    return 3 * n_units * (padded(n_inputs) + padded(n_units)) + 6 * padded(n_units)
 
 
 @compiled
@@ -53,7 +46,7 @@ def weights_of(
     start = 0
     for before in range(layer):
         start += size_of(n_inputs[before], n_units[before])
-    units, wide_x, wide_h = n_units[layer], padded_width(n_inputs[layer]), padded_width(n_units[layer])
+    units, wide_x, wide_h = n_units[layer], padded(n_inputs[layer]), padded(n_units[layer])
     middle = start + 3 * units * wide_x
     stop = middle + 3 * units * wide_h
     return (

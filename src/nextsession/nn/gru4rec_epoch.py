@@ -18,12 +18,11 @@ from nextsession.nn.gru4rec_cell import (
     buffers_of,
     forward,
     gradient_of_weights,
-    padded_width,
     weights_of,
 )
 from nextsession.nn.gru4rec_losses import CROSS_ENTROPY, cross_entropy, pairwise
 from nextsession.nn.gru4rec_math import draw, drop, hash_64, in_order
-from nextsession.nn.gru4rec_products import multiply, multiply_transposed, prefetch_row, transpose
+from nextsession.nn.gru4rec_products import multiply, multiply_transposed, padded, prefetch_row, transpose
 from nextsession.nn.session_parallel import advance, begin
 
 OWN_ROWS, SEPARATE, CONSTRAINED = 0, 1, 2
@@ -182,7 +181,7 @@ def epoch(
     n_layers, n_sample, size = len(n_units), sampling.n_sample, rules.batch_size
     constrained, own_rows = rules.embedding == CONSTRAINED, rules.embedding == OWN_ROWS
     rate, momentum = np.float32(rules.learning_rate), np.float32(rules.momentum)
-    dim, wide, lanes_all = n_units[n_layers - 1], items.values.shape[1], padded_width(size)
+    dim, wide, lanes_all = n_units[n_layers - 1], items.values.shape[1], padded(size)
     most = 2 * size + n_sample
     memory = np.zeros((BUFFERS * n_units.sum() + 1, lanes_all), np.float32)
     memory[len(memory) - 1] = 1  # after what comes out of the last layer: it meets the biases
@@ -205,7 +204,7 @@ def epoch(
     loss, n_pairs, step = 0.0, 0, 0
     while walk[0] > (0 if n_sample > 0 else 1):  # a single row has no negatives of its own
         n = walk[0]
-        lanes = padded_width(n)
+        lanes = padded(n)
         step_key = hash_64(np.uint64(key + np.uint64(step)))
         if step > 0:
             _carry_states(memory, n_units, kept, fresh, n, lanes)

@@ -22,6 +22,7 @@ from nextsession.nn.ops.tiles import LANES
 _product = tiles.multiply  # numba needs the name of a function, not of a module's
 
 
+@compiled
 def padded(width: int) -> int:
     """Return the next multiple of `LANES`.
 

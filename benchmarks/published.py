@@ -20,8 +20,8 @@ HEAD = """# Published figures, and ours
 
 Same data, same protocol, all items ranked; intervals are 95 % over users. *Within* says whether the published
 figure lies in our interval or below it. Published figures are in `benchmarks/published.toml`, ours in
-`benchmarks/results/`, made by `nextsession bench recipes/<recipe>.toml --budget 10000`;
-`python benchmarks/published.py` writes this page.
+`benchmarks/results/`; `nextsession bench recipes/<recipe>.toml --budget 10000` makes ours anew, and
+`python benchmarks/published.py` this page. Each row says by which command and which commit it was made.
 """
 
 

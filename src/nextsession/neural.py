@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from nextsession.asking import AskedRows, MomentSettings
 from nextsession.config import Runtime
 from nextsession.data.cases import Cases
 from nextsession.data.items import ItemFeature
@@ -25,10 +26,11 @@ from nextsession.nn.augmentation import Variation, in_turn
 from nextsession.nn.batches import Augmentation, Rows, Slices, Windows, latest, slices
 from nextsession.nn.features import SideFeatures
 from nextsession.nn.losses import FullSoftmax, Loss, Sum
+from nextsession.nn.moments import History, MomentExamples, MomentNetwork, answered, known, moment_loss
 from nextsession.nn.negatives import ItemStatistics
 from nextsession.nn.networks import Examples, Network
 from nextsession.recommender import Recommender
-from nextsession.scores import DotScores, Scores
+from nextsession.scores import DenseScores, DotScores, Scores
 from nextsession.splits import fingerprint
 from nextsession.training import enough_memory, start
 from nextsession.training_log import CURVE
@@ -65,6 +67,10 @@ class NeuralSettings(RunSettings):
     """Share of the numbers set to 0 while training."""
     loss: Loss = FullSoftmax()
     """What training makes small."""
+    moment: MomentSettings | None = None
+    """What is known at the moment of asking beside the history: how often everybody wanted each item shortly before,
+    and what the person had.  Training then puts questions one by one, each with its own history, and the loss is the
+    softmax over all items."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Recipes by name."""
@@ -88,6 +94,14 @@ class NeuralSettings(RunSettings):
         if "loss" in found:
             found["loss"] = {"kind": self.loss.kind, **self.loss.model_dump(exclude_defaults=True)}
         return found
+
+    @model_validator(mode="after")
+    def _all_items_at_a_moment(self) -> "NeuralSettings":
+        if self.moment is None:
+            return self
+        if self.loss.kind != "softmax" or self.sparse:
+            raise ValueError("moment needs the loss of kind 'softmax' and sparse = false: all items are ranked then")
+        return self
 
     @model_validator(mode="after")
     def _sampling_if_sparse(self) -> "NeuralSettings":
@@ -132,6 +146,8 @@ class NeuralRecommender(Recommender[N], Generic[N]):
     """Rows with fewer events teach nothing."""
 
     network_: Network
+    history_: History | None
+    """Everybody's events, if it is to be known what was wanted shortly before a question."""
     popularity_: NDArray[np.float32]  # (V,) log(1 + wanted events in training)
     curve_: NDArray[np.float64]  # (epochs, columns) see CURVE; validation is NaN where there was none
     table_: NDArray[np.float32]  # (V, D + 2) vectors of the items, their bias, and their popularity
@@ -147,6 +163,11 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         """Return the mean loss of the examples; by default that of `config.loss`."""
         return self.config.loss(examples, network.head, statistics)
 
+    @property
+    def _alpha(self) -> float:
+        """The weight of the rank loss beside it, where it is known what was shown and ignored."""
+        return 0.0
+
     def _augmentation(self) -> Augmentation | None:
         """Return how rows of training are varied; by default as `config.augment` says."""
         return in_turn(self.config.augment, self.least_events)
@@ -158,11 +179,12 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         counts = np.bincount(log.items[log.labels == 1], minlength=log.n_items).astype(np.float32)
         self.facts_ = Facts(log.n_items, log.action_names if self.reads_actions else (), self._features(log))
         self.popularity_ = np.log1p(counts)
-        rows = self._rows(log)
+        self.history_ = self._everybody(log)
+        rows = self._rows(log) if self.config.moment is None else self._questions(log, self.config.moment, runtime)
         with enough_memory(self.name, self.config):
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(runtime.seed)
-                self.network_ = self._network(self.facts_).to(device)
+                self.network_ = self._built().to(device)
             self._train(rows, ItemStatistics(torch.from_numpy(counts).to(device)), runtime, device, joined(device))
         self.network_.to("cpu").eval().requires_grad_(False)
         self._tabulate()
@@ -183,14 +205,56 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         return {name: known[name] for name in self.config.features}
 
     def _rows(self, log: SessionLog) -> Rows:
+        found = self._taught(log).longer_than(self.least_events - 1)
+        return Rows(log, found, None, self._actions(log), self._augmentation())
+
+    def _built(self) -> Network:
+        """Build the network, with what meets its queries beside the items."""
+        network, moment = self._network(self.facts_), self.config.moment
+        if moment is None:
+            return network
+        n_features = 0 if self.history_ is None else self.history_.n_features(len(moment.windows))
+        return MomentNetwork(network, n_features, repeat=moment.repeats, width=moment.width, hidden=moment.hidden)
+
+    def _everybody(self, log: SessionLog) -> History | None:
+        """Return everybody's events, if they are to be looked up."""
+        moment = self.config.moment
+        if moment is None or not moment.windows:
+            return None
+        if not log.timed:
+            raise ConfigError(
+                f"{self.name}: moment.windows count events before the instant of a question, and this log holds only the "
+                "order of its events. Name the column of the time, or set moment.windows = []."
+            )
+        return History.of(log)
+
+    def _questions(self, log: SessionLog, moment: MomentSettings, runtime: Runtime) -> AskedRows:
+        return AskedRows.of(
+            log,
+            moment,
+            self.history_,
+            self.config.max_length,
+            runtime.seed,
+            seen=self._asked,
+            kinds=self._actions,
+        )
+
+    def _taught(self, log: SessionLog) -> Slices:
+        """Return the rows that are learnt from, targets included."""
         settings = self.config
         offsets = log.session_offsets if settings.reads == "session" else log.event_offsets
         length = settings.max_length + 1 if self.least_events > 1 else settings.max_length  # one is the target
-        found = slices(offsets, settings.windows, length).longer_than(self.least_events - 1)
-        return Rows(log, found, None, self._actions(log), self._augmentation())
+        return slices(offsets, settings.windows, length)
+
+    def _asked(self, histories: SessionLog) -> Slices:
+        """Return what is read of each history."""
+        if self.config.reads == "session":
+            starts, stops = histories.last_sessions
+            return Slices(np.maximum(starts, stops - self.config.max_length), stops)
+        return latest(histories.event_offsets, self.config.max_length)
 
     def _train(
-        self, rows: Rows, statistics: ItemStatistics, runtime: Runtime, device: torch.device, processes: Processes
+        self, rows: Rows | AskedRows, statistics: ItemStatistics, runtime: Runtime, device: torch.device, processes: Processes
     ) -> None:
         questions = _some(self._validation, self.config.validation_questions, runtime.seed)
         facts: dict[str, Any] = {}
@@ -211,7 +275,13 @@ class NeuralRecommender(Recommender[N], Generic[N]):
             self._progress,
         )
         state = start(self.network_, self.config)
-        self.curve_ = run.train(state, rows, lambda examples, network: self._loss(examples, network, statistics))
+        self.curve_ = run.train(state, rows, lambda examples, network: self._objective(examples, network, statistics))
+
+    def _objective(self, examples: Examples, network: Network, statistics: ItemStatistics) -> Tensor:
+        if isinstance(examples, MomentExamples) and isinstance(network, MomentNetwork):
+            assert isinstance(self.config.loss, FullSoftmax)
+            return moment_loss(examples, network, self._alpha, self.config.loss.label_smoothing)
+        return self._loss(examples, network, statistics)
 
     def _validated(self, questions: list[Cases]) -> float:
         metric, _, k = self.config.validation_metric.partition("@")
@@ -235,6 +305,14 @@ class NeuralRecommender(Recommender[N], Generic[N]):
     # -- answering ------------------------------------------------------------------------------
 
     def _score(self, histories: SessionLog, asked_at: NDArray[np.int64]) -> Scores:
+        moment, network = self.config.moment, self.network_
+        if moment is not None and isinstance(network, MomentNetwork):
+            asked = torch.zeros(len(histories), self.config.dim)
+            for some, batch_queries in self._queries(histories, asked_at):
+                asked[some] = torch.from_numpy(batch_queries)
+            windows = np.array(moment.windows, np.int64)
+            then = known(histories, asked_at, self.history_, windows, repeat=moment.repeats)
+            return DenseScores(answered(network, asked, then, self.popularity_ == 0))
         queries = np.zeros((len(histories), self.table_.shape[1]), np.float32)
         for some, batch_queries in self._queries(histories, asked_at):
             queries[some, :-2] = batch_queries
@@ -246,11 +324,7 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         self, histories: SessionLog, asked_at: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Give the queries of all rows that are not empty, some rows at a time."""
-        if self.config.reads == "session":
-            starts, stops = histories.last_sessions
-            asked = Slices(np.maximum(starts, stops - self.config.max_length), stops)
-        else:
-            asked = latest(histories.event_offsets, self.config.max_length)
+        asked = self._asked(histories)
         rows = Rows(histories, asked, asked_at, self._actions(histories))
         device = next(self.network_.parameters()).device
         some = np.flatnonzero(asked.lengths)
@@ -268,6 +342,8 @@ class NeuralRecommender(Recommender[N], Generic[N]):
     def _tabulate(self) -> None:
         """Lay out the vectors of the items as answers need them."""
         self.network_.eval()
+        if self.config.moment is not None:
+            return
         with torch.inference_mode():
             vectors, bias = self.network_.head.table()
             table = torch.zeros(len(vectors), vectors.shape[1] + 2)
@@ -294,6 +370,8 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         for name, feature in self.facts_.features.items():
             arrays[f"feature/{name}/offsets"], arrays[f"feature/{name}/codes"] = feature.offsets, feature.codes
             arrays[f"feature/{name}/values"] = np.array([len(feature.labels)])
+        if self.history_ is not None:
+            arrays |= self.history_.arrays()
         return {
             **arrays,
             "popularity": self.popularity_,
@@ -313,8 +391,9 @@ class NeuralRecommender(Recommender[N], Generic[N]):
             for name in self.config.features
         }
         self.facts_ = Facts(len(self.vocabulary_), tuple(names.split("\n")) if names else (), features)
+        self.history_ = History.restored(arrays, len(self.vocabulary_)) if "history/times" in arrays else None
         with torch.random.fork_rng(devices=[]):
-            self.network_ = self._network(self.facts_)
+            self.network_ = self._built()
         weights = {
             k.removeprefix("network."): torch.from_numpy(v.copy())
             for k, v in arrays.items()
@@ -350,7 +429,7 @@ def _some(validation: Iterable[Cases], most: int, seed: int) -> list[Cases]:
     return [cases.take(part) for cases, part in zip(blocks, parts, strict=True) if len(part)]
 
 
-def _columns_key(rows: Rows, facts: Facts) -> str:
+def _columns_key(rows: Rows | AskedRows, facts: Facts) -> str:
     """Return a text that depends on what is read beside items and times: kinds of events, side features."""
     features = facts.features
     parts: list[Any] = [rows.log.timed, facts.actions, {name: len(x.labels) for name, x in features.items()}]

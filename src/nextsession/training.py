@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nextsession.distributed import ALONE, Processes
 from nextsession.errors import TrainingError
-from nextsession.nn.batches import Rows
+from nextsession.nn.batches import TrainingRows
 from nextsession.nn.networks import Examples, Network
 from nextsession.nn.ops.matmul import fast_matmul
 from nextsession.nn.optimisers import Optimiser, OptimiserSettings, clip, gradients
@@ -92,7 +92,7 @@ def start(network: Network, settings: TrainingSettings) -> TrainingState:
 
 def epochs(
     state: TrainingState,
-    rows: Rows,
+    rows: TrainingRows,
     loss: Objective,
     settings: TrainingSettings,
     *,
@@ -134,7 +134,7 @@ class _Passes:
     """Passes over the rows: what is fixed while `state` changes."""
 
     state: TrainingState
-    rows: Rows
+    rows: TrainingRows
     loss: Objective
     settings: TrainingSettings
     seed: int

@@ -18,7 +18,7 @@ from nextsession.config import Runtime
 from nextsession.distributed import Processes
 from nextsession.errors import ArtifactError
 from nextsession.metrics import check_names
-from nextsession.nn.batches import Rows
+from nextsession.nn.batches import TrainingRows
 from nextsession.progress import Progress
 from nextsession.recommender import Exclude
 from nextsession.training import Epoch, Objective, TrainingSettings, TrainingState, epochs
@@ -66,7 +66,7 @@ class TrainingRun:
     """Returns the score of the network as it is; None: nobody asks."""
     progress: Progress
 
-    def train(self, state: TrainingState, rows: Rows, loss: Objective) -> NDArray[np.float64]:
+    def train(self, state: TrainingState, rows: TrainingRows, loss: Objective) -> NDArray[np.float64]:
         """Train, going on from the checkpoint if there is one, and leave the network with the weights that answer.
 
         Returns:
@@ -92,7 +92,7 @@ class TrainingRun:
         curve = [[math.nan if x is None else x for x in row] for row in state.notes["curve"]]
         return np.array(curve, np.float64).reshape(-1, len(CURVE))
 
-    def _epochs(self, state: TrainingState, rows: Rows, loss: Objective) -> Iterator[Epoch]:
+    def _epochs(self, state: TrainingState, rows: TrainingRows, loss: Objective) -> Iterator[Epoch]:
         def told(task: str, done: int, total: int | None, note: str = "") -> None:
             scores = [row[CURVE.index("validation")] for row in state.notes["curve"]]
             score = next((x for x in reversed(scores) if x is not None), None)

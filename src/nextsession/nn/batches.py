@@ -6,7 +6,7 @@ history can be cut into pieces, and a session into all its beginnings, without c
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -104,6 +104,33 @@ def slices(offsets: NDArray[np.int64], windows: Windows, length: int) -> Slices:
     return latest(offsets, length) if windows == "latest" else chunks(offsets, length, max(1, length - 1))
 
 
+def whole_sessions(log: SessionLog, *, wanted: int, events: int) -> Slices:
+    """Return the newest sessions of each user that together hold at most so many wanted events, and events in all.
+
+    A newest session that alone holds more is cut to its newest events.  Empty rows stay empty.
+    """
+    return Slices(
+        _starts_of_whole(log.user_offsets, log.session_offsets, np.asarray(log.labels), wanted, events),
+        log.event_offsets[1:].copy(),
+    )
+
+
+class TrainingRows(Protocol):
+    """What a network is trained on, dealt into batches."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        ...
+
+    def order(self, rng: np.random.Generator, rows: int, tokens: int | None = None) -> list[NDArray[np.int64]]:
+        """Deal the rows into batches of `rows` rows, or of as many as fit in `tokens` events."""
+        ...
+
+    def batch(self, rows: NDArray[np.int64], rng: np.random.Generator | None = None) -> Batch:
+        """Return these rows as a batch; what is varied in training is drawn by `rng`."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Rows:
     """The slices of a log that are trained on, or asked about."""
@@ -167,6 +194,36 @@ def _ranges(starts: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np
         for i in range(offsets[r + 1] - offsets[r]):
             places[offsets[r] + i] = starts[r] + i
     return places
+
+
+@compiled
+def _starts_of_whole(
+    user_offsets: NDArray[np.int64],
+    session_offsets: NDArray[np.int64],
+    labels: NDArray[np.int8],
+    most_wanted: int,
+    most: int,
+) -> NDArray[np.int64]:
+    """Return where the sessions of each user begin that are kept."""
+    starts = np.empty(len(user_offsets) - 1, np.int64)
+    for u in range(len(starts)):
+        start = stop = session_offsets[user_offsets[u + 1]]
+        wanted = 0
+        for s in range(user_offsets[u + 1] - 1, user_offsets[u] - 1, -1):
+            begin = session_offsets[s]
+            here = 0
+            for e in range(begin, start):
+                here += labels[e]
+            if stop - begin > most or wanted + here > most_wanted:
+                break
+            start, wanted = begin, wanted + here
+        if start == stop and user_offsets[u + 1] > user_offsets[u]:  # the newest session alone is too long
+            begin = session_offsets[user_offsets[u + 1] - 1]
+            while start > begin and stop - start < most and wanted + labels[start - 1] <= most_wanted:
+                start -= 1
+                wanted += labels[start]
+        starts[u] = start
+    return starts
 
 
 @compiled

@@ -20,27 +20,30 @@ class SideFeatures(nn.Module):
         dim: `D`, width of the vectors of items.
         width: Of the vectors of feature values.
         layers: Hidden layers (GELU) before the linear one.
+        beside: Further vectors of that width, of the event rather than of the item, that are mixed in.
     """
 
-    def __init__(self, features: Mapping[str, ItemFeature], dim: int, *, width: int = 16, layers: int = 0) -> None:
+    def __init__(
+        self, features: Mapping[str, ItemFeature], dim: int, *, width: int = 16, layers: int = 0, beside: int = 0
+    ) -> None:
         """Draw a table for each feature."""
         super().__init__()
         self.values = nn.ParameterList()
-        self.count = len(features)
+        self.count, self.width, self.beside = len(features), width, beside
         for place, feature in enumerate(features.values()):
             table = nn.Parameter(torch.empty(max(1, len(feature.labels)), width))
             nn.init.normal_(table, std=0.02)
             self.values.append(table)
             self.register_buffer(f"offsets_{place}", torch.as_tensor(feature.offsets, dtype=torch.int64), False)
             self.register_buffer(f"codes_{place}", torch.as_tensor(feature.codes, dtype=torch.int64), False)
-        wide = dim + width * self.count
+        wide = dim + width * (self.count + beside)
         hidden = [part for _ in range(layers) for part in (nn.Linear(wide, wide), nn.GELU())]
         self.mix = nn.Sequential(*hidden, nn.Linear(wide, dim), nn.LayerNorm(dim))
 
-    def forward(self, codes: Tensor, vectors: Tensor) -> Tensor:
-        """Return the mixed vectors of items, `(N,)` codes and `(N, D)` vectors to `(N, D)`."""
+    def forward(self, codes: Tensor, vectors: Tensor, *beside: Tensor) -> Tensor:
+        """Return the mixed vectors, `(N,)` codes, `(N, D)` vectors and those `beside`, `(N, width)`, to `(N, D)`."""
         parts = [self._mean(place, codes) for place in range(self.count)]
-        return self.mix(torch.cat([vectors, *parts], dim=-1))  # type: ignore[no-any-return]
+        return self.mix(torch.cat([vectors, *parts, *beside], dim=-1))  # type: ignore[no-any-return]
 
     def _mean(self, place: int, codes: Tensor) -> Tensor:
         """Return the mean vector of the values that each item has of one feature, `(N, width)`."""

@@ -133,7 +133,8 @@ class Input(nn.Module):
         n_actions: Number of kinds of events with a vector each; 0: kinds are not read.
         ignored: Has an event that was shown and ignored a vector that says so?
         position_std: Standard deviation of the normal distribution the vectors of places are drawn from.
-        features: What is mixed into the vectors of the items.
+        features: What is mixed into the vectors of the items.  If it has room for vectors `beside` them, those of the
+            kind and of the label are mixed in too (SessionRec, eq. 4), and otherwise added.
     """
 
     def __init__(
@@ -156,8 +157,10 @@ class Input(nn.Module):
         self.positions = nn.Parameter(torch.empty(positions, items.dim)) if positions else None
         if self.positions is not None:
             nn.init.normal_(self.positions, std=position_std)
-        self.actions = nn.Embedding(n_actions + 1, items.dim) if n_actions else None
-        self.labels = nn.Embedding(2, items.dim) if ignored else None
+        self.mixed = features is not None and features.beside > 0
+        width = features.width if features is not None and self.mixed else items.dim
+        self.actions = nn.Embedding(n_actions + 1, width) if n_actions else None
+        self.labels = nn.Embedding(2, width) if ignored else None
         for table in (self.actions, self.labels):
             if table is not None:
                 nn.init.normal_(table.weight, std=0.02)
@@ -165,18 +168,26 @@ class Input(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Return the vectors of the events, `(N, D)`."""
         x = self.items(batch.events.values)
+        kinds = self._kinds(batch)
         if self.features is not None:
-            x = self.features(batch.events.values, x)
+            x = self.features(batch.events.values, x, *(kinds if self.mixed else ()))
         if self.scale != 1:
             x = x * self.scale
         if self.positions is not None:
             places = batch.events.from_end if self.from_end else batch.events.positions
             x = x + F.embedding(places.clamp(max=len(self.positions) - 1), self.positions)
-        if self.actions is not None and batch.actions is not None:
-            x = x + self.actions(batch.actions + 1)
-        if self.labels is not None:
-            x = x + (self.labels.weight[1] if batch.labels is None else self.labels(batch.labels))
+        for kind in () if self.mixed else kinds:
+            x = x + kind
         return dropout(x, self.rate, self.training)
+
+    def _kinds(self, batch: Batch) -> list[Tensor]:
+        """Return the vectors of the kind and of the label of each event, `(N, width)` each, as far as they are read."""
+        found, events = [], batch.events.values
+        if self.actions is not None and (batch.actions is not None or self.mixed):
+            found.append(self.actions(torch.zeros_like(events) if batch.actions is None else batch.actions + 1))
+        if self.labels is not None:
+            found.append(self.labels(torch.ones_like(events) if batch.labels is None else batch.labels))
+        return found
 
 
 class NextItem(Network):

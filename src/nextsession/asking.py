@@ -1,0 +1,155 @@
+"""Asking: a network is trained by putting it questions as an evaluation does, each at its instant.
+
+The other way to train, by all events or sessions of a row in one pass, is cheaper; but what was known of
+every item at the instant of a question (`nextsession.nn.moments`) is another thing for each of them.
+Here questions of one short while are put at once, so that it is worked out once for all of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from nextsession.config import Duration, Settings
+from nextsession.data.log import SessionLog
+from nextsession.nn.batches import Rows, Slices
+from nextsession.nn.moments import AskedBatch, History, known
+from nextsession.tasks import Plan, item_questions, session_questions, time_order, wanted_events
+
+_EVENTS = 4
+"""Of a history so many times `max_length` events are read at most, for what a person had before too."""
+
+
+class MomentSettings(Settings):
+    """What is known at the moment of asking, beside the history's query: see `nextsession.nn.moments`."""
+
+    windows: tuple[Duration, ...] = ("5m", "15m", "1h", "3h", "12h", "1d", "3d", "7d")  # type: ignore[assignment]
+    """Lengths of time before the instant of the question in which the events of every item are counted; none: they are
+    not, as in logs without times."""
+    repeats: bool = True
+    """Have the items of a person's history a score of their own, by how often and how long ago they were wanted?"""
+    asks: Literal["next-session", "next-item", "both"] = "both"
+    """What training asks for: what is wanted in a session, as it begins; the next event within one, of which one is
+    drawn from each session; or both."""
+    width: int = Field(default=8, ge=1)
+    """Numbers that become of what is known of an item; a query says how much it makes of each."""
+    hidden: int = Field(default=32, ge=1)
+    """Width of the small networks that make them."""
+    resolution: Duration = Field(default="1m", ge=1)  # type: ignore[assignment]
+    """In training, what is known is that of the last full minute (or so) before the question; in answers, that of
+    its instant."""
+
+
+@dataclass(frozen=True, eq=False)
+class AskedRows:
+    """Questions as rows of training, by time if the log has times."""
+
+    log: SessionLog
+    plan: Plan
+    history: History | None
+    settings: MomentSettings
+    seen: Callable[[SessionLog], Slices]
+    """What is read of histories."""
+    kinds: Callable[[SessionLog], NDArray[np.int64] | None]
+    """The kinds of their events."""
+    actions: NDArray[np.int64] | None = None
+    """The kinds of all events of the log."""
+
+    @classmethod
+    def of(
+        cls,
+        log: SessionLog,
+        settings: MomentSettings,
+        history: History | None,
+        most: int,
+        seed: int,
+        *,
+        seen: Callable[[SessionLog], Slices],
+        kinds: Callable[[SessionLog], NDArray[np.int64] | None],
+    ) -> "AskedRows":
+        """Make the questions of a log.
+
+        Args:
+            log: What is learnt from.
+            settings: What is asked, and what is known.
+            history: Everybody's events.
+            most: Events of a history that are looked at, the newest.
+            seed: Of the events that are drawn.
+            seen: What is read of histories.
+            kinds: The kinds of their events.
+        """
+        plan = _questions(log, settings.asks, seed).recent(_EVENTS * most)
+        if log.timed:
+            plan = plan.take(np.argsort(plan.asked_at, kind="stable"))
+        return cls(log, plan, history, settings, seen, kinds, kinds(log))
+
+    def __len__(self) -> int:
+        """Return the number of questions."""
+        return len(self.plan)
+
+    def order(self, rng: np.random.Generator, rows: int, tokens: int | None = None) -> list[NDArray[np.int64]]:
+        """Deal the questions into batches of `rows`: of those that were asked one after another, if there are times.
+
+        Where batches begin is drawn anew each time, and so is the order in which they are taken.
+        """
+        places = np.arange(len(self)) if self.log.timed else rng.permutation(len(self))
+        begin = int(rng.integers(rows))
+        batches = [part for part in np.split(places, np.arange(begin, len(places), rows)) if len(part)]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def batch(self, rows: NDArray[np.int64], rng: np.random.Generator | None = None) -> AskedBatch:
+        """Return these questions with their answers and what was known when they were asked."""
+        cases = self.plan.take(np.sort(rows)).cases(0, len(rows))
+        histories = cases.histories
+        settings = self.settings
+        batch = Rows(histories, self.seen(histories), cases.asked_at, self.kinds(histories)).batch(
+            np.arange(len(histories))
+        )
+        windows = np.array(settings.windows, np.int64)
+        then = known(
+            histories,
+            cases.asked_at,
+            self.history,
+            windows,
+            repeat=settings.repeats,
+            resolution=settings.resolution,
+        )
+        counts, others = np.diff(cases.target_offsets), np.diff(cases.ignored_offsets)
+        every = np.arange(len(histories))
+        return AskedBatch(
+            batch.events,
+            batch.sessions,
+            batch.labels,
+            batch.actions,
+            batch.weights,
+            then,
+            torch.from_numpy(cases.targets.astype(np.int64)),
+            torch.from_numpy(np.repeat(every, counts)),
+            torch.from_numpy(cases.ignored.astype(np.int64)),
+            torch.from_numpy(np.repeat(every, others)),
+        )
+
+
+def _questions(log: SessionLog, asks: str, seed: int) -> Plan:
+    """Ask for sessions as they begin, for one event within each, or for both."""
+    order = time_order(log)
+    liked = log.labels == 1
+    sessions = np.flatnonzero(wanted_events(log) > 0)
+    begins = session_questions(log, order, sessions)
+    if asks == "next-session":
+        return begins
+    inside = np.flatnonzero(liked & (np.arange(log.n_events) > log.session_offsets[:-1][log.session_of_event]))
+    inside = inside[np.random.default_rng([seed, 1]).permutation(len(inside))]
+    _, first = np.unique(log.sessions_of(inside), return_index=True)  # the first of a random order is a random one
+    within = item_questions(log, order, np.sort(inside[first]), "user")
+    return within if asks == "next-item" else _joined(begins, within)
+
+
+def _joined(one: Plan, other: Plan) -> Plan:
+    names = ("seen_from", "seen_to", "asked_from", "asked_to", "asked_at", "groups", "positions")
+    columns: dict[str, Any] = {name: np.concatenate([getattr(one, name), getattr(other, name)]) for name in names}
+    return replace(one, **columns)

@@ -223,8 +223,8 @@ class NeuralRecommender(Recommender[N], Generic[N]):
             return None
         if not log.timed:
             raise ConfigError(
-                f"{self.name}: moment.windows count events before the instant of a question, and this log holds only the "
-                "order of its events. Name the column of the time, or set moment.windows = []."
+                f"{self.name}: moment.windows count events before the instant of a question, and this log holds only "
+                "the order of its events. Name the column of the time, or set moment.windows = []."
             )
         return History.of(log)
 
@@ -254,7 +254,12 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         return latest(histories.event_offsets, self.config.max_length)
 
     def _train(
-        self, rows: Rows | AskedRows, statistics: ItemStatistics, runtime: Runtime, device: torch.device, processes: Processes
+        self,
+        rows: Rows | AskedRows,
+        statistics: ItemStatistics,
+        runtime: Runtime,
+        device: torch.device,
+        processes: Processes,
     ) -> None:
         questions = _some(self._validation, self.config.validation_questions, runtime.seed)
         facts: dict[str, Any] = {}

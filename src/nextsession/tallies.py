@@ -60,7 +60,7 @@ class Tally:
 
     def _among_first(self, events: int) -> NDArray[np.int32]:
         place = events // self._every
-        counts = self._photographs[place].copy()
+        counts: NDArray[np.int32] = self._photographs[place].copy()
         _add(counts, self.items[place * self._every : events])
         return counts
 

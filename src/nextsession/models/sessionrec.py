@@ -41,8 +41,8 @@ class SessionRecSettings(NeuralSettings):
     """Settings of `SessionRec`."""
 
     within: Literal["mean", "max", "max-relu", "gru", "transformer", "separate", "weighed"] = "mean"
-    """How the events of a session become one vector: their mean, greatest numbers (perhaps of what is above 0), the last
-    state of a GRU, the mean after a two-way Transformer, two means (wanted, ignored) mixed, or a weighed mean."""
+    """How the events of a session become one vector: their mean, greatest numbers (perhaps of what is above 0), the
+    last state of a GRU, the mean after a two-way Transformer, two means (wanted, ignored) mixed, or a weighed mean."""
     within_layers: int = Field(default=1, ge=1)
     """Layers of a GRU or Transformer within sessions."""
     within_heads: int = Field(default=1, ge=1)
@@ -70,7 +70,7 @@ class SessionRecSettings(NeuralSettings):
     open: Literal["gap", "always", "never"] = "gap"
     """When is the last session of a history still going on, so that the next event is asked for and not the next
     session: within `gap` of its last event, always, or never (and nothing is learnt of it)?"""
-    gap: Duration = Field(default="30m", validate_default=True)  # type: ignore[assignment]
+    gap: Duration = Field(default="30m", validate_default=True)
     """Silence that ends a session, if `open = "gap"`."""
     normalise: bool = False
     """Bring queries and items to length 1 before they meet."""
@@ -97,9 +97,9 @@ class SessionRecSettings(NeuralSettings):
 class SessionRec(NeuralRecommender[SessionRecSettings]):
     """Sessions are the tokens: an encoder within sessions, one across them, and everything wanted next as the target.
 
-    The vectors of a session's events, wanted and ignored, are pooled; HSTU, a Transformer or a GRU reads
-    the pooled sessions; the state after each is met with the vectors of the items.  Each wanted item of the next session
-    competes with drawn ones (retrieval), and with what that session showed and was ignored (`alpha`, ranking).
+    The vectors of a session's events, wanted and ignored, are pooled; HSTU, a Transformer or a GRU reads the
+    pooled sessions; the state after each is met with the vectors of the items.  Each wanted item of the next
+    session competes with all others (retrieval), and with what that session showed and was ignored (`alpha`, ranking).
     One forward pass costs in proportion to the events, and attention to the square of the number of *sessions*.
 
     A session that is still going on (`open`) is read as far as it goes, and the next event is foretold: so

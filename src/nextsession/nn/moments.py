@@ -15,6 +15,7 @@ known of the items then is worked out once for all of them; and the softmax is o
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,7 @@ def known(
     if history is not None:
         at = asked_at // resolution * resolution
         edges = [0, *(np.flatnonzero(np.diff(at)) + 1).tolist(), len(at)]
-        runs = [(a, z) for a, z in zip(edges[:-1], edges[1:], strict=True) if z > a]
+        runs = [(a, z) for a, z in pairwise(edges) if z > a]
         items = [torch.from_numpy(history.features(int(at[a]), windows)) for a, _ in runs]
     if not repeat:
         nothing = torch.zeros(0, dtype=torch.int64)
@@ -237,7 +238,9 @@ class MomentNetwork(Network):
         """Return by how much the scores of what people had before are raised, `(K,)`."""
         if self.repeat is None or self.of_repeat is None:
             return queries.new_zeros(len(found.rows))
-        return (self.of_repeat(queries)[found.rows] * self.repeat(found.features)).sum(1)
+        weights: Tensor = self.of_repeat(queries)[found.rows]
+        found_by: Tensor = self.repeat(found.features)
+        return (weights * found_by).sum(1)
 
 
 def _map(features: int, hidden: int, width: int) -> nn.Module:

@@ -40,6 +40,8 @@ _NEVER_WANTED = -1e6
 """Bias of items that nobody wanted in training: no loss that samples has moved them, and where it pushes all
 scores below 0 they would stand above everything that was learnt."""
 
+MOMENT_ROWS = 1 << 19
+"""Rows of what is known of the items, for all instants, that are worked out at once."""
 ASKED_TOKENS = 1 << 16
 """Events of histories that are encoded at once when questions are answered."""
 
@@ -315,15 +317,32 @@ class NeuralRecommender(Recommender[N], Generic[N]):
             asked = torch.zeros(len(histories), self.config.dim)
             for some, batch_queries in self._queries(histories, asked_at):
                 asked[some] = torch.from_numpy(batch_queries)
-            windows = np.array(moment.windows, np.int64)
-            then = known(histories, asked_at, self.history_, windows, repeat=moment.repeats)
-            return DenseScores(answered(network, asked, then, self.popularity_ == 0))
+            return DenseScores(self._answered(network, moment, histories, asked_at, asked))
         queries = np.zeros((len(histories), self.table_.shape[1]), np.float32)
         for some, batch_queries in self._queries(histories, asked_at):
             queries[some, :-2] = batch_queries
             queries[some, -2] = 1
         queries[:, -1] = np.all(queries == 0, axis=1)
         return DotScores(queries, self.table_)
+
+    def _answered(
+        self,
+        network: MomentNetwork,
+        moment: MomentSettings,
+        histories: SessionLog,
+        asked_at: NDArray[np.int64],
+        queries: torch.Tensor,
+    ) -> NDArray[np.float32]:
+        """Return the scores of all items, `(B, V)`, with what was known at the instant of each question."""
+        windows, never = np.array(moment.windows, np.int64), self.popularity_ == 0
+        scores = np.empty((len(histories), len(never)), np.float32)
+        step = max(1, MOMENT_ROWS // max(1, len(never)))
+        for first in range(0, len(histories), step):
+            stop = min(first + step, len(histories))
+            some, at = histories.rows(first, stop), asked_at[first:stop]
+            then = known(some, at, self.history_, windows, repeat=moment.repeats)
+            scores[first:stop] = answered(network, queries[first:stop], then, never)
+        return scores
 
     def _queries(
         self, histories: SessionLog, asked_at: NDArray[np.int64]

@@ -27,7 +27,7 @@ from torch.nn import functional
 from nextsession.data.log import SessionLog
 from nextsession.nn.jagged import Batch
 from nextsession.nn.networks import Examples, Head, Network
-from nextsession.nn.ops.cross_entropy import Raised, linear_cross_entropy
+from nextsession.nn.ops.moment_cross_entropy import Raised, Runs, moment_cross_entropy, moment_scores
 from nextsession.nn.ops.repeats import N_FEATURES, repeats
 from nextsession.tallies import Tally
 
@@ -102,13 +102,16 @@ class History:
 class Known:
     """What is known at the instants of a batch of questions."""
 
-    of_moment: list[tuple[int, int]]
-    """First and end row of each run of questions that know the same of the items."""
-    items: list[Tensor]
-    """`(V, F)` what they know of them; nothing without drift."""
+    runs: Runs
+    """The questions of each of `G` moments: they know the same of the items."""
+    items: Tensor | None  # (G, V, F) what they know of them
     rows: Tensor  # (K,) questions, never falling
     had: Tensor  # (K,) items of their histories, no pair twice
     features: Tensor  # (K, R) what is known of those
+
+    def moment_of(self, rows: Tensor) -> Tensor:
+        """Return the moment of each of these questions."""
+        return torch.searchsorted(torch.tensor([stop for _, stop in self.runs]), rows, right=True)
 
 
 def known(
@@ -131,13 +134,14 @@ def known(
         resolution: Milliseconds to which instants are rounded down before everybody's events are counted, so that
             questions of the same while share the counts.
     """
-    runs: list[tuple[int, int]] = [(0, len(asked_at))]
-    items: list[Tensor] = []
+    runs: Runs = [(0, len(asked_at))]
+    items = None
     if history is not None:
         at = asked_at // resolution * resolution
         edges = [0, *(np.flatnonzero(np.diff(at)) + 1).tolist(), len(at)]
         runs = [(a, z) for a, z in pairwise(edges) if z > a]
-        items = [torch.from_numpy(history.features(int(at[a]), windows)) for a, _ in runs]
+        features = [history.features(int(at[a]), windows) for a, _ in runs]
+        items = torch.from_numpy(np.stack(features)) if features else None
     if not repeat:
         nothing = torch.zeros(0, dtype=torch.int64)
         return Known(runs, items, nothing, nothing, torch.zeros(0, N_FEATURES))
@@ -216,31 +220,24 @@ class MomentNetwork(Network):
             known=batch.known,
         )
 
-    def sides(self, queries: Tensor, items: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return queries and items with what is known at one moment beside them.
+    def beside(self, queries: Tensor, found: Known) -> tuple[Tensor | None, Tensor | None]:
+        """Return what queries make of what is known of items, `(M, E)`, and that at each moment, `(G, V, E)`."""
+        if self.drift is None or self.of_drift is None or found.items is None:
+            return None, None
+        return self.of_drift(queries), self.drift(found.items)
 
-        Args:
-            queries: `(M, D)`.
-            items: `(V, F)`, or None.
+    def biases(self) -> Tensor:
+        """Return the bias of every item, `(V,)`."""
+        own = self.head.table()[1]
+        return self.bias if own is None else self.bias + own
 
-        Returns:
-            `(M, D + E)` and `(V, D + E)`.
-        """
-        table, own = self.head.table()
-        bias = self.bias if own is None else self.bias + own
-        left, right = [queries, queries.new_ones(len(queries), 1)], [table, bias[:, None]]
-        if self.drift is not None and self.of_drift is not None and items is not None:
-            left.append(self.of_drift(queries))
-            right.append(self.drift(items))
-        return torch.cat(left, dim=1), torch.cat(right, dim=1)
-
-    def raises(self, queries: Tensor, found: Known) -> Tensor:
-        """Return by how much the scores of what people had before are raised, `(K,)`."""
+    def raised(self, queries: Tensor, found: Known) -> Raised:
+        """Return by how much the scores of what people had before are raised."""
         if self.repeat is None or self.of_repeat is None:
-            return queries.new_zeros(len(found.rows))
+            return Raised(found.rows, found.had, queries.new_zeros(len(found.rows)))
         weights: Tensor = self.of_repeat(queries)[found.rows]
-        found_by: Tensor = self.repeat(found.features)
-        return (weights * found_by).sum(1)
+        numbers: Tensor = self.repeat(found.features)
+        return Raised(found.rows, found.had, (weights * numbers).sum(1))
 
 
 def _map(features: int, hidden: int, width: int) -> nn.Module:
@@ -259,62 +256,62 @@ def moment_loss(examples: MomentExamples, network: MomentNetwork, alpha: float, 
 
     With `alpha` the rank loss is added: each wanted item against what its session showed and was ignored.
     """
-    found = examples.known
+    found, of_query, queries = examples.known, examples.of_query, examples.queries
     assert found is not None
-    assert examples.of_query is not None
-    raised = network.raises(examples.queries, found)
-    total = examples.queries.new_zeros(())
-    ranking, counted = examples.queries.new_zeros(()), 0
-    for place, (first, stop) in enumerate(found.of_moment):
-        queries, table = network.sides(examples.queries[first:stop], found.items[place] if found.items else None)
-        own = slice(*torch.searchsorted(examples.of_query, torch.tensor([first, stop])).tolist())
-        pairs = slice(*torch.searchsorted(found.rows, torch.tensor([first, stop])).tolist())
-        positives, of_query = examples.positives[own], examples.of_query[own] - first
-        if not len(positives):
-            continue
-        above = Raised(found.rows[pairs] - first, found.had[pairs], raised[pairs])
-        loss = linear_cross_entropy(
-            queries, table, None, positives,
-            of_query=of_query, label_smoothing=smoothing, raised=above if len(above.rows) else None,
-        )  # fmt: skip
-        total = total + loss * len(positives)
-        if alpha and examples.shown is not None and examples.shown_of is not None:
-            some = slice(*torch.searchsorted(examples.shown_of, torch.tensor([first, stop])).tolist())
-            value, n = _rank_loss(
-                queries, table, above, (positives, of_query), (examples.shown[some], examples.shown_of[some] - first)
-            )
-            ranking, counted = ranking + value, counted + n
-    total = total / max(len(examples.positives), 1)
-    return total + alpha * ranking / counted if counted else total
-
-
-def _rank_loss(
-    queries: Tensor, table: Tensor, above: Raised, wanted: tuple[Tensor, Tensor], ignored: tuple[Tensor, Tensor]
-) -> tuple[Tensor, int]:
-    """Return the sum over wanted items of `log(1 + sum exp(ignored - wanted))`, and how many had something ignored."""
-    n_items = len(table)
-    keys = above.rows * n_items + above.items
+    assert of_query is not None
+    left, right = network.beside(queries, found)
+    raised = network.raised(queries, found)
+    table, _ = network.head.table()
+    bias = network.biases()
+    total = moment_cross_entropy(
+        queries, table, bias, left, right, found.runs, raised, examples.positives, of_query, label_smoothing=smoothing
+    )
+    if not alpha or examples.shown is None or examples.shown_of is None or not len(examples.shown):
+        return total
 
     def scores(items: Tensor, rows: Tensor) -> Tensor:
-        found = (queries[rows] * table[items]).sum(1)
-        if not len(keys):
-            return found
-        key = rows * n_items + items
-        order = torch.argsort(keys)
-        place = torch.searchsorted(keys[order], key).clamp(max=len(keys) - 1)
-        hit = keys[order][place] == key
-        return found + torch.where(hit, above.by[order][place], 0.0)
+        own = (queries[rows] * table[items]).sum(1) + bias[items] + _looked_up(raised, items, rows, len(table))
+        if left is None or right is None:
+            return own
+        return own + (left[rows] * right[found.moment_of(rows), items]).sum(1)
 
-    (likes, of_likes), (others, of_others) = wanted, ignored
-    if not len(others):
-        return queries.new_zeros(()), 0
-    positive, negative = scores(likes, of_likes), scores(others, of_others)
-    highest = negative.detach().new_full((len(queries),), float("-inf"))
-    highest = highest.scatter_reduce(0, of_others, negative.detach(), "amax")
-    sums = negative.new_zeros(len(queries)).index_add(0, of_others, (negative - highest[of_others]).exp())
-    has = highest[of_likes] > float("-inf")
-    rivals = highest[of_likes][has] + sums[of_likes][has].log()
-    return functional.softplus(rivals - positive[has]).sum(), int(has.sum())
+    return total + alpha * rank_loss(
+        scores(examples.positives, of_query), of_query, scores(examples.shown, examples.shown_of), examples.shown_of
+    )
+
+
+def rank_loss(wanted: Tensor, of_wanted: Tensor, ignored: Tensor, of_ignored: Tensor) -> Tensor:
+    """Return the mean of `log(1 + sum over ignored of exp(ignored - wanted))` (SessionRec, eq. 9).
+
+    Args:
+        wanted: `(P,)` scores.
+        of_wanted: `(P,)` query of each.
+        ignored: `(I,)` scores of what was shown to the same query and ignored.
+        of_ignored: `(I,)` query of each.
+
+    Returns:
+        A scalar; queries to which nothing was shown that was ignored do not count, 0 if there is no other.
+    """
+    n = int(torch.cat([of_wanted, of_ignored]).max()) + 1 if len(of_wanted) and len(of_ignored) else 0
+    if not n:
+        return wanted.new_zeros(())
+    highest = ignored.detach().new_full((n,), float("-inf"))
+    highest = highest.scatter_reduce(0, of_ignored, ignored.detach(), "amax")
+    sums = ignored.new_zeros(n).index_add(0, of_ignored, (ignored - highest[of_ignored]).exp())
+    counted = highest[of_wanted] > float("-inf")
+    of_counted = of_wanted[counted]
+    losses = functional.softplus(highest[of_counted] + sums[of_counted].log() - wanted[counted])
+    return losses.sum() / max(len(losses), 1)
+
+
+def _looked_up(raised: Raised, items: Tensor, rows: Tensor, n_items: int) -> Tensor:
+    """Return by how much the scores of some pairs are raised, `(n,)`."""
+    if not len(raised.rows):
+        return raised.by.new_zeros(len(rows))
+    keys, order = torch.sort(raised.rows * n_items + raised.items)
+    wanted = rows * n_items + items
+    place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+    return torch.where(keys[place] == wanted, raised.by[order][place], 0.0)
 
 
 def answered(network: MomentNetwork, queries: Tensor, found: Known, never: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -326,13 +323,12 @@ def answered(network: MomentNetwork, queries: Tensor, found: Known, never: NDArr
         found: What is known at their moments.
         never: `(V,)` items that nobody ever wanted: they come last.
     """
-    n_items = len(network.bias)
-    scores = np.empty((len(queries), n_items), np.float32)
     with torch.inference_mode():
-        raised = network.raises(queries, found).numpy()
-        for place, (first, stop) in enumerate(found.of_moment):
-            left, right = network.sides(queries[first:stop], found.items[place] if found.items else None)
-            scores[first:stop] = (left @ right.T).numpy()
-    scores[found.rows.numpy(), found.had.numpy()] += raised
+        left, right = network.beside(queries, found)
+        table, _ = network.head.table()
+        raised = network.raised(queries, found)
+        scores: NDArray[np.float32] = moment_scores(
+            queries, table, network.biases(), left, right, found.runs, raised
+        ).numpy()
     scores[:, never] -= np.float32(1e6)
     return scores

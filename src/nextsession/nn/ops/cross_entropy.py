@@ -6,7 +6,6 @@ one number and the backward pass can only scale them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import isqrt
 from typing import Any, Literal
 
@@ -32,15 +31,6 @@ once for the gradient, would need a fourth product and exponentials again: it wo
 """
 
 
-@dataclass(frozen=True, eq=False)
-class Raised:
-    """Scores of single queries and items that are raised (or lowered) beside what their vectors say."""
-
-    rows: Tensor  # (K,) int64 queries, never falling
-    items: Tensor  # (K,) int64; no pair twice
-    by: Tensor  # (K,) float32
-
-
 def rows_at_once(queries: int, columns: int, device: torch.device) -> int:
     """Return how many queries' scores of so many columns are held at once."""
     columns = max(columns, 1)
@@ -59,14 +49,11 @@ def linear_cross_entropy_plainly(
     weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     other_targets: bool = False,
-    raised: "Raised | None" = None,
 ) -> Tensor:
     """Compute what `linear_cross_entropy` does from all the scores, `M x V`, by PyTorch's own functions."""
     scores = queries @ table.T
     if bias is not None:
         scores = scores + bias
-    if raised is not None:
-        scores = scores.index_put((raised.rows, raised.items), raised.by, accumulate=True)
     rows = torch.arange(len(targets), device=targets.device) if of_query is None else of_query
     scores = scores[rows]
     found = scores.gather(1, targets[:, None]).squeeze(1)
@@ -91,7 +78,6 @@ def linear_cross_entropy(
     weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     other_targets: bool = False,
-    raised: Raised | None = None,
     precision: Precision = "float32",
 ) -> Tensor:
     """Return the mean cross-entropy of the targets under the softmax of `queries @ table.T + bias`.
@@ -105,7 +91,6 @@ def linear_cross_entropy(
         weights: `(M,)` weight of each query's targets in the mean; not differentiated.  None: all 1.
         label_smoothing: Share of each target that is spread evenly over all items.
         other_targets: Do the other targets of a query stand in the denominator of each?
-        raised: What is added to the scores of single pairs.
         precision: Numbers that matrices are multiplied in; exponentials are summed in float32.
 
     Returns:
@@ -116,11 +101,9 @@ def linear_cross_entropy(
     total = each.sum() if counts is None else (each * counts).sum()
     each = each / total.clamp(min=torch.finfo(torch.float32).tiny)
     starts = None if counts is None else functional.pad(counts.cumsum(0), (1, 0)).cpu()
-    by = None if raised is None else raised.by
     loss: Tensor = _InForward.apply(
-        queries, table, bias, by, targets, starts, each, label_smoothing, other_targets, raised, precision,
-        torch.is_grad_enabled(),
-    )  # type: ignore[no-untyped-call]  # fmt: skip
+        queries, table, bias, targets, starts, each, label_smoothing, other_targets, precision, torch.is_grad_enabled()
+    )  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -138,43 +121,33 @@ class _InForward(torch.autograd.Function):
         queries: Tensor,
         table: Tensor,
         bias: Tensor | None,
-        by: Tensor | None,
         targets: Tensor,
         starts: Tensor | None,
         weights: Tensor,
         smoothing: float,
         others: bool,
-        raised: Raised | None,
         precision: Precision,
         differentiate: bool,
     ) -> Tensor:
         """Go through the queries block by block."""
         shift = None if bias is None else bias.detach().float()
-        to_by = None if by is None else torch.empty_like(by, dtype=torch.float32)
 
         def into_gradients(scores: Tensor, first: int, stop: int) -> Tensor | float:
             lo, hi = (first, stop) if starts is None else (int(starts[first]), int(starts[stop]))
             of_rows = torch.arange(len(scores) + 1) if starts is None else starts[first : stop + 1] - lo
             step = gradients_compiled if scores.device.type == "cpu" else gradients_plainly
-            if raised is None or by is None or to_by is None:
-                return step(scores, shift, targets[lo:hi], of_rows, weights[first:stop], smoothing, others)
-            some = slice(*torch.searchsorted(raised.rows, raised.rows.new_tensor([first, stop])).tolist())
-            pairs = (raised.rows[some] - first, raised.items[some])
-            scores.index_put_(pairs, by.detach()[some].float(), accumulate=True)
-            loss = step(scores, shift, targets[lo:hi], of_rows, weights[first:stop], smoothing, others)
-            to_by[some] = scores[pairs]
-            return loss
+            return step(scores, shift, targets[lo:hi], of_rows, weights[first:stop], smoothing, others)
 
         loss, gradients = through_blocks(
             queries, table, precision, into_gradients, differentiate, biased=bias is not None
         )
-        ctx.save_for_backward(*gradients, to_by if differentiate else None)
+        ctx.save_for_backward(*gradients)
         return loss
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Scale what the forward pass found."""
-        return (*[None if g is None else g * gradient for g in ctx.saved_tensors], *[None] * 8)
+        return (*[None if g is None else g * gradient for g in ctx.saved_tensors], *[None] * 7)
 
 
 def through_blocks(

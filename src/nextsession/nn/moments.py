@@ -13,6 +13,7 @@ Training puts questions as an evaluation does, those of one short while at once,
 known of the items then is worked out once for all of them; and the softmax is over all items.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nextsession.data.log import SessionLog
+from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.jagged import Batch
 from nextsession.nn.networks import Examples, Head, Network
 from nextsession.nn.ops.moment_cross_entropy import Raised, Runs, moment_cross_entropy, moment_scores
@@ -332,3 +334,24 @@ def answered(network: MomentNetwork, queries: Tensor, found: Known, never: NDArr
         ).numpy()
     scores[:, never] -= np.float32(1e6)
     return scores
+
+
+def grown(network: MomentNetwork, n_items: int) -> MomentNetwork:
+    """Return a copy of the network that knows items up to `n_items`; new ones have the mean vector and bias of all."""
+    found = copy.deepcopy(network)
+    for module in found.modules():
+        if isinstance(module, ItemEmbedding):
+            module.weight = _more_rows(module.weight, module.n_items, n_items)
+            module.n_items = n_items
+    found.bias = _more_rows(found.bias, len(found.bias), n_items)
+    if found.head.bias is not None:
+        found.head.bias = _more_rows(found.head.bias, len(found.head.bias), n_items)
+    return found
+
+
+def _more_rows(weight: nn.Parameter, old: int, new: int) -> nn.Parameter:
+    """Put rows that are the mean of the first `old` behind those, before what special tokens have."""
+    known = weight.detach()
+    mean = known[:old].mean(0, keepdim=True)
+    rows = torch.cat([known[:old], mean.expand(new - old, *mean.shape[1:]), known[old:]])
+    return nn.Parameter(rows.contiguous(), requires_grad=weight.requires_grad)

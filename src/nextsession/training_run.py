@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
+from nextsession.checkpoints import state_of
 from nextsession.config import Runtime
 from nextsession.distributed import Processes
 from nextsession.errors import ArtifactError
@@ -157,7 +158,7 @@ class TrainingRun:
     @property
     def place(self) -> Path | None:
         """Where the checkpoint of this training is; None: none is kept."""
-        return None if self.runtime.checkpoints is None else Path(self.runtime.checkpoints) / self.name / "state"
+        return None if self.runtime.checkpoints is None else state_of(Path(self.runtime.checkpoints), self.name)
 
     def _keep(self, state: TrainingState) -> None:
         state.notes["cpu_seconds"] = self.clock.seconds

@@ -192,7 +192,7 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         self._tabulate()
 
     def _features(self, log: SessionLog) -> dict[str, ItemFeature]:
-        """Return the side features that the settings name.
+        """Return the side features that the settings name, numeric ones in bins of the items with events here.
 
         Raises:
             ConfigError: The log has no such feature.
@@ -204,7 +204,8 @@ class NeuralRecommender(Recommender[N], Generic[N]):
                     f"{self.name}: the items of this log have no feature {name!r}.{suggestion(name, known)} "
                     f"Features: {', '.join(known) or 'none'}."
                 )
-        return {name: known[name] for name in self.config.features}
+        seen = np.bincount(log.items, minlength=log.n_items) > 0
+        return {name: known[name].binned_by(seen) for name in self.config.features}
 
     def _rows(self, log: SessionLog) -> Rows:
         found = self._taught(log).longer_than(self.least_events - 1)

@@ -35,6 +35,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     action: str = "click"
     label: int = 1
     """1: wanted; 0: shown and ignored, or disliked."""
+    request: str = ""
+    """The answer that showed the item, if the event came of one."""
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True, gc=False):

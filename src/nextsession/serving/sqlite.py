@@ -49,7 +49,7 @@ _STEP = 20_000
 """People that are looked through in one transaction, so that events need not wait long."""
 
 _EVENTS = (
-    "SELECT e.seq, e.id, p.name, e.item, e.time, e.action, e.label, e.received "
+    "SELECT e.seq, e.id, p.name, e.item, e.time, e.action, e.label, e.request, e.received "
     "FROM events e JOIN people p ON p.person = e.person WHERE"
 )
 _SHOWN = "SELECT s.seq, s.request, p.name, s.time, s.arm, s.version, s.items FROM shown s JOIN people p USING (person)"
@@ -356,8 +356,8 @@ def _quoted(path: Path) -> str:
 
 
 def _stored(row: Any) -> Stored:
-    seq, event_id, visitor, item, time, action, label, received = row
-    return Stored(seq, Event(event_id, visitor, item, time, action, label), received)
+    seq, event_id, visitor, item, time, action, label, request, received = row
+    return Stored(seq, Event(event_id, visitor, item, time, action, label, request), received)
 
 
 def _shown(row: Any) -> tuple[int, Shown]:

@@ -28,7 +28,8 @@ from nextsession.serving.events import (
 VERSION = 1
 SCHEMA = (
     """CREATE TABLE events (seq INTEGER PRIMARY KEY, person INTEGER NOT NULL, id TEXT NOT NULL, item TEXT NOT NULL,
-       time INTEGER NOT NULL, received INTEGER NOT NULL, action TEXT NOT NULL, label INTEGER NOT NULL)""",
+       time INTEGER NOT NULL, received INTEGER NOT NULL, action TEXT NOT NULL, label INTEGER NOT NULL,
+       request TEXT NOT NULL)""",
     "CREATE UNIQUE INDEX event_ids ON events (person, id)",
     """CREATE TABLE shown (seq INTEGER PRIMARY KEY, person INTEGER NOT NULL, request TEXT NOT NULL,
        time INTEGER NOT NULL, arm TEXT NOT NULL, version TEXT NOT NULL, items BLOB NOT NULL)""",
@@ -79,8 +80,18 @@ class Writing:
         person = self._person(event.visitor)
         seq = self._seq + 1
         added = self._do(
-            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (seq, person, event.id, event.item, min(event.time, now), now, event.action, event.label),
+            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (
+                seq,
+                person,
+                event.id,
+                event.item,
+                min(event.time, now),
+                now,
+                event.action,
+                event.label,
+                event.request,
+            ),
         ).rowcount
         if added < 1:
             return DUPLICATE

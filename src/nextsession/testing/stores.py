@@ -144,15 +144,17 @@ def check_clocks(subject: StoreSubject) -> None:
 
 
 def check_labels_and_actions(subject: StoreSubject) -> None:
-    """Actions and labels come back as they were given; what was only shown is in the log, not in the record."""
+    """Actions, labels and requests come back as given; what was only shown is in the log, not in the record."""
     store = subject.open(Rules())
     store.append(
-        [click("a", action="buy"), click("b", at=1, label=0), click("c", at=2, action=SHOWN, label=0)], NOW + 9
+        [click("a", action="buy", request="r"), click("b", at=1, label=0), click("c", at=2, action=SHOWN, label=0)],
+        NOW + 9,
     )
     found = [(e.item, e.action, e.label) for e in store.record("ann", NOW + 9).events]
     expect(found == [("a", "buy", 1), ("b", "click", 0)], f"the record holds {found}.")
-    logged = [(s.event.item, s.event.action, s.event.label) for s in store.events()]
-    expect(logged == [*found, ("c", SHOWN, 0)], f"the log holds {logged}.")
+    logged = [(s.event.item, s.event.action, s.event.label, s.event.request) for s in store.events()]
+    expected = [("a", "buy", 1, "r"), ("b", "click", 0, ""), ("c", SHOWN, 0, "")]
+    expect(logged == expected, f"the log holds {logged}.")
     store.close()
 
 

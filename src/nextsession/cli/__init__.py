@@ -33,6 +33,7 @@ from nextsession.cli import (
     new_model,
     prepare,
     recommend,
+    serve,
 )
 from nextsession.cli.terminal import be_quiet, complain, unwrapped
 from nextsession.errors import ModelError, NextSessionError, TrainingError
@@ -54,6 +55,7 @@ app.command("fit", epilog=fit.EXAMPLES)(fit.fit)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command("recommend", epilog=recommend.EXAMPLES)(recommend.recommend)
+app.command("serve", epilog=serve.EXAMPLES)(serve.serve)
 app.command("models", epilog=models.EXAMPLES)(models.models)
 app.command("check", epilog=check.EXAMPLES)(check.check)
 app.command("new-model", epilog=new_model.EXAMPLES)(new_model.new_model)

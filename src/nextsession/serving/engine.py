@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextsession.errors import StoreError, UnknownNameError
-from nextsession.serving.arms import Arms
+from nextsession.serving.arms import Arm, Arms
 from nextsession.serving.events import NOTHING, Event, Kept, Outcome, Rules, Shown, kept, with_event
 from nextsession.serving.histories import History
 from nextsession.serving.questions import (
@@ -50,10 +50,13 @@ _LAST = 2**62  # the place of an event that is not in the log yet
 class Asked:
     """An answer, and the event that came with the question while it is on its way to the disk."""
 
-    def __init__(self, answer: Answer, recorded: "Future[list[Outcome]] | None") -> None:
-        """Take both."""
+    def __init__(self, answer: Answer, recorded: "Future[list[Outcome]] | None", history: History) -> None:
+        """Take them."""
         self.answer = answer
         self.recorded = recorded
+        self.unknown = int(np.count_nonzero(history.codes < 0))
+        """Events of the history whose items the model does not know."""
+        self.known = len(history.events) - self.unknown
 
     def settled(self, outcomes: list[Outcome] | None) -> Answer:
         """Return the answer with what became of the event; None: it could not be made durable."""
@@ -74,6 +77,7 @@ class Engine:
         self.store = store
         self.recent = recent or Recent()
         self._stock: str | None = None
+        self._ever: dict[str, NDArray[np.bool_]] = {}  # by version: which items have been listed
         self._alone = Rules(ttl=store.rules.ttl, keep=store.rules.keep)
 
     # -- events ---------------------------------------------------------------------------------
@@ -146,6 +150,7 @@ class Engine:
         read = perf_counter()
         codes, scores = self._from_model(served, history, question, now, allowed, degraded)
         listed = self._listed(served, history, question, allowed, codes, scores)
+        self._cover(served)[codes] = True
         modelled = perf_counter()
         took = {"history": 1000 * (read - began), "model": 1000 * (modelled - read)}
         answer = Answer(
@@ -163,7 +168,7 @@ class Engine:
         if question.visitor is not None and question.consent and question.shown:
             items = tuple(one.item for one in answer.items)
             self.store.submit_shown(Shown(answer.request, question.visitor, now, arm.name, served.version, items))
-        return Asked(answer, recorded)
+        return Asked(answer, recorded, history)
 
     def similar(self, item: str, k: int, now: int, *, arm: str | None = None) -> Similar:
         """Return what the model lists after this item alone.
@@ -185,7 +190,22 @@ class Engine:
             item, served.catalogue.title(int(code[0])), chosen.name, served.model.name, served.version, listed
         )
 
+    def coverage(self, arm: Arm) -> float:
+        """Return the share of its catalogue that the model of an arm has listed so far."""
+        return float(self._cover(arm.served).mean())
+
     # -- inside ---------------------------------------------------------------------------------
+
+    def _cover(self, served: Served) -> NDArray[np.bool_]:
+        found = self._ever.get(served.version)
+        if found is None or len(found) != len(served.catalogue):
+            self._ever = {
+                arm.served.version: self._ever[arm.served.version]
+                for arm in self.arms
+                if arm.served.version in self._ever
+            }
+            found = self._ever[served.version] = np.zeros(len(served.catalogue), np.bool_)
+        return found
 
     def _submitted(self, question: Question, now: int, degraded: list[str]) -> "Future[list[Outcome]] | None":
         if question.event is None:

@@ -1,6 +1,7 @@
 """A model that answers requests: loaded, checked, warmed, and never changed afterwards."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from nextsession.data.items import ItemTable
 from nextsession.data.log import SessionLog
 from nextsession.data.storage import read_item_table
+from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ArtifactError
 from nextsession.golden import check_golden
 from nextsession.recommender import Recommender
@@ -78,13 +80,13 @@ class Served:
         return tried, places.reshape(len(rows), len(codes))
 
 
-def serve(place: str | Path, *, gap: int, table: ItemTable | None = None) -> Served:
+def serve(place: str | Path, *, gap: int, table: Callable[[Vocabulary], ItemTable | None] | None = None) -> Served:
     """Load an artifact, see that it answers as it did when it was saved, and warm it.
 
     Args:
         place: The directory that `save` wrote.
         gap: The silence (ms) that ends a session.
-        table: What is known of the items, in the order of the model; by default what lies beside it.
+        table: Says what is known of the items of a vocabulary; if nothing, what lies beside the model is read.
 
     Raises:
         ArtifactError: It is damaged, missing or too new; or it answers nothing, or otherwise than when it was saved.
@@ -93,10 +95,11 @@ def serve(place: str | Path, *, gap: int, table: ItemTable | None = None) -> Ser
     folder = Path(place)
     model = load(folder)
     asked = check_golden(model, folder)
-    if table is None and (folder / ITEM_TABLE).is_file():
-        table = read_item_table(folder / ITEM_TABLE)
+    known = None if table is None else table(model.vocabulary_)
+    if known is None and (folder / ITEM_TABLE).is_file():
+        known = read_item_table(folder / ITEM_TABLE)
     version = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()[:12]
-    return prepared(model, version=version, place=str(place), gap=gap, table=table, asked=asked)
+    return prepared(model, version=version, place=str(place), gap=gap, table=known, asked=asked)
 
 
 def prepared(

@@ -19,24 +19,24 @@ from nextsession.serving.store import Known
 from nextsession.serving.wire import (
     MOST_LISTED,
     ArmOut,
-    EventsIn,
+    EventMessages,
     EventsOut,
     HealthOut,
     HeldEvent,
     ItemOut,
     ItemsOut,
-    LoadIn,
-    MergeIn,
+    LoadModel,
+    MergeMessage,
     MergeOut,
-    ModelsIn,
+    ModelsMessage,
     ModelsOut,
-    QuestionIn,
+    QuestionMessage,
     RefusedOut,
-    RollBackIn,
-    StockIn,
+    RollBack,
+    StockMessage,
     StockOut,
     VisitorOut,
-    WeighIn,
+    WeighArms,
     outcome_of,
 )
 
@@ -274,12 +274,12 @@ async def change_models(call: Call) -> ModelsOut:
     """Load a model, go back to the one before, or set shares."""
     server, wanted, now = call.server, call.body, call.now
     arms = server.engine.arms
-    if isinstance(wanted, LoadIn):
+    if isinstance(wanted, LoadModel):
         place, name = server.artifact(str(wanted.artifact)), str(wanted.arm)
         await server.change(lambda: arms.load(name, place, lambda: server.load(place), now=now))
-    elif isinstance(wanted, RollBackIn):
+    elif isinstance(wanted, RollBack):
         await server.change(lambda: arms.roll_back(str(wanted.arm), now=now))
-    elif isinstance(wanted, WeighIn):
+    elif isinstance(wanted, WeighArms):
         await server.change(lambda: arms.weigh(wanted.weights))
     return await show_models(call)
 
@@ -318,7 +318,7 @@ ROUTES = (
         "Record one event or a list of them; answers when they are durable.",
         take_events,
         EventsOut,
-        EventsIn,
+        EventMessages,
         fails=(503,),
         stage="events",
     ),
@@ -329,7 +329,7 @@ ROUTES = (
         "Recommend items; may record an event on the way.",
         recommend,
         Answer,
-        QuestionIn,
+        QuestionMessage,
         fails=(404,),
         stage="recommend",
     ),
@@ -341,7 +341,7 @@ ROUTES = (
         "Say what is out of stock, or there again.",
         restock,
         StockOut,
-        StockIn,
+        StockMessage,
         fails=(503,),
     ),
     Route(
@@ -371,7 +371,7 @@ ROUTES = (
         "Make two ids one person.",
         merge_visitor,
         MergeOut,
-        MergeIn,
+        MergeMessage,
         fails=(503,),
     ),
     Route(
@@ -400,7 +400,7 @@ ROUTES = (
         "Load a model, go back to the one before, or set shares.",
         change_models,
         ModelsOut,
-        ModelsIn,
+        ModelsMessage,
         fails=(404, 409),
     ),
     Route("GET", "/v1/operations", "admin", "Give the numbers of the dashboard.", show_operations, dict[str, Any]),

@@ -22,7 +22,7 @@ MOST_EVENTS = 1000
 MOST_LISTED = 200
 
 
-class EventIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class EventMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One thing one visitor did with one item."""
 
     visitor: VisitorId
@@ -47,7 +47,7 @@ class EventIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Event(name, visitor, item, now if self.time is None else self.time, self.action, label, self.request)
 
 
-EventsIn: TypeAlias = EventIn | Annotated[list[EventIn], Meta(min_length=1, max_length=MOST_EVENTS)]
+EventMessages: TypeAlias = EventMessage | Annotated[list[EventMessage], Meta(min_length=1, max_length=MOST_EVENTS)]
 
 
 class EventOut(msgspec.Struct, frozen=True):
@@ -64,14 +64,14 @@ class EventsOut(msgspec.Struct, frozen=True):
     outcomes: list[EventOut]
 
 
-class QuestionIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class QuestionMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to recommend, to whom."""
 
     visitor: VisitorId | None = None
     k: Annotated[int, Meta(ge=1, le=MOST_LISTED)] = 20
     item: ItemId | None = None
     items: Annotated[list[ItemId], Meta(max_length=1000)] | None = None
-    event: EventIn | None = None
+    event: EventMessage | None = None
     exclude: Exclude = "session"
     deny: Annotated[list[ItemId], Meta(max_length=10_000)] = []
     allow: Annotated[list[ItemId], Meta(max_length=100_000)] | None = None
@@ -117,7 +117,7 @@ class ItemsOut(msgspec.Struct, frozen=True):
     items: list[Listed]
 
 
-class StockIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StockMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is out of stock, and what is there again."""
 
     out_of_stock: Annotated[list[ItemId], Meta(max_length=100_000)] = []
@@ -152,7 +152,7 @@ class VisitorOut(msgspec.Struct, frozen=True):
     shown: tuple[Shown, ...]
 
 
-class MergeIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MergeMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The id that the visitor goes by from now on."""
 
     into: VisitorId
@@ -194,26 +194,26 @@ class ModelsOut(msgspec.Struct, frozen=True):
     refused: list[RefusedOut]
 
 
-class LoadIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="load"):
+class LoadModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="load"):
     """Load another model for an arm; a new arm starts with weight 0."""
 
     arm: Text
     artifact: Text
 
 
-class RollBackIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="roll_back"):
+class RollBack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="roll_back"):
     """Let the model before answer again."""
 
     arm: Text
 
 
-class WeighIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="weigh"):
+class WeighArms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="weigh"):
     """Set the shares of visitors that arms get."""
 
     weights: Annotated[dict[str, Annotated[float, Meta(ge=0)]], Meta(min_length=1, max_length=100)]
 
 
-ModelsIn: TypeAlias = LoadIn | RollBackIn | WeighIn
+ModelsMessage: TypeAlias = LoadModel | RollBack | WeighArms
 
 
 class HealthOut(msgspec.Struct, frozen=True):

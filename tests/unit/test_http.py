@@ -183,7 +183,7 @@ def test_reasons_over_http(client):
         ({"k": 201}, "`int` <= 200"),
         ({"exclude": "all"}, "Invalid enum value 'all'"),
         ({"where": {"kinds": ["x"]}}, "items have no feature 'kinds'. Did you mean 'kind'?"),
-        ({"visiter": "ann"}, "unknown field `visiter`"),
+        ({"visitr": "ann"}, "unknown field `visitr`"),
     ],
 )
 def test_wrong_questions(client, body, says):

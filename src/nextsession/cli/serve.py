@@ -82,8 +82,7 @@ def serve(
         server.engine.store.close()
         return
     to_stderr()
-    remark(f"Serving on http://{host}:{port} (end it with Ctrl-C)")
-    run(settings)
+    run(settings, remark)
 
 
 def _settings(

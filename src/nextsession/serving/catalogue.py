@@ -11,6 +11,7 @@ from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import DataError, suggestion
 from nextsession.scores import tie_keys
 
+_SEEN = 100_000
 _MASK_BYTES = 64_000_000
 """Most memory for masks that are kept for the next request with the same filter."""
 
@@ -33,6 +34,7 @@ class Catalogue:
         self.table = table or ItemTable()
         self.table.check(len(vocabulary))
         self._numbers = vocabulary.ids.dtype == np.int64
+        self._seen: dict[str, int] = {}
         self._masks: dict[tuple[str, str], NDArray[np.bool_]] = {}
         self._out: frozenset[str] = frozenset()
         self._in_stock: NDArray[np.bool_] | None = None
@@ -46,18 +48,37 @@ class Catalogue:
 
     def codes(self, texts: Sequence[str]) -> NDArray[np.int32]:
         """Return the code of each id, -1 where there is none; numbers must be written as we write them."""
-        if not self._numbers:
-            return self.vocabulary.encode(list(texts))
-        numbers = [_number(text) for text in texts]
-        found = self.vocabulary.encode(np.array([n or 0 for n in numbers], np.int64))
-        if None in numbers:
-            found[[n is None for n in numbers]] = -1
-        return found
+        return np.array(self.numbers(texts), np.int32)
+
+    def numbers(self, texts: Sequence[str]) -> list[int]:
+        """Return the codes as a list; those looked up lately are remembered."""
+        seen = self._seen
+        try:
+            return [seen[text] for text in texts]
+        except KeyError:
+            pass
+        new = list(dict.fromkeys(text for text in texts if text not in seen))
+        if self._numbers:
+            values = [_number(text) for text in new]
+            codes = self.vocabulary.encode(np.array([v or 0 for v in values], np.int64)).tolist()
+            codes = [-1 if value is None else code for value, code in zip(values, codes, strict=True)]
+        else:
+            codes = self.vocabulary.encode(new).tolist()
+        found = {**{text: seen[text] for text in texts if text in seen}, **dict(zip(new, codes, strict=True))}
+        if len(seen) + len(new) > _SEEN:
+            self._seen = {}
+        self._seen.update(zip(new, codes, strict=True))
+        return [found[text] for text in texts]
 
     def texts(self, codes: NDArray[np.int32]) -> list[str]:
         """Return the id of each code, as text."""
         ids = self.vocabulary.ids[codes].tolist()
         return [str(x) for x in ids] if self._numbers else ids
+
+    def titles(self, codes: Sequence[int]) -> list[str]:
+        """Return the titles of items."""
+        titles = self.table.titles
+        return [""] * len(codes) if titles is None else [titles[code] if code >= 0 else "" for code in codes]
 
     def title(self, code: int) -> str:
         """Return the title of an item, `""` if there is none."""

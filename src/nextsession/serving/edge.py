@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
+from itertools import count
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -46,10 +47,11 @@ def endpoint(server: Server, route: Route) -> Endpoint:
     """Wrap a route in everything that holds for all of them."""
     decoder = None if route.takes is None else msgspec.json.Decoder(route.takes)
     counted: dict[int, str] = {}
+    process, numbers = secrets.token_urlsafe(6), count()
 
     async def answer(request: Request) -> Response:
         began = perf_counter()
-        name = secrets.token_urlsafe(9)
+        name = f"{process}{next(numbers):x}"
         server.in_flight += 1
         try:
             response = await _answer(server, route, decoder, request)

@@ -16,6 +16,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTime
+from itertools import count
 from time import perf_counter
 
 import msgspec
@@ -54,7 +55,7 @@ class Asked:
         """Take them."""
         self.answer = answer
         self.recorded = recorded
-        self.unknown = int(np.count_nonzero(history.codes < 0))
+        self.unknown = history.codes.count(-1)
         """Events of the history whose items the model does not know."""
         self.known = len(history.events) - self.unknown
 
@@ -76,6 +77,7 @@ class Engine:
         self.arms = arms
         self.store = store
         self.recent = recent or Recent()
+        self._process, self._count = secrets.token_urlsafe(6), count()
         self._stock: str | None = None
         self._ever: dict[str, NDArray[np.bool_]] = {}  # by version: which items have been listed
         self._alone = Rules(ttl=store.rules.ttl, keep=store.rules.keep)
@@ -139,7 +141,7 @@ class Engine:
             UnknownNameError: There is no such arm.
             DataError: A filter names a feature that items do not have.
         """
-        name = secrets.token_urlsafe(9)
+        name = f"{self._process}{next(self._count):x}"
         arm = self.arms.named(question.arm) if question.arm is not None else self.arms.of(question.visitor or name)
         degraded: list[str] = []
         recorded = self._submitted(question, now, degraded)
@@ -182,7 +184,7 @@ class Engine:
         if code[0] < 0:
             raise UnknownNameError(f"The model of the arm {chosen.name!r} knows no item {item!r}.")
         history = served.history((Kept(now, 0, 0, item, "click", 1),))
-        limits = history.limits("history", np.zeros(0, np.int32), served.catalogue.allowed(None, None))
+        limits = history.limits("history", (), served.catalogue.allowed(None, None))
         top = served.top(history, now, k, limits)
         found = top.items[0][top.items[0] >= 0]
         listed = _entries(served, found, top.scores[0], "model")
@@ -251,7 +253,7 @@ class Engine:
         degraded: list[str],
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Return the codes and scores that the model lists; none if it fails."""
-        deny = served.catalogue.codes(question.deny)
+        deny = served.catalogue.numbers(question.deny)
         try:
             top = served.top(history, now, question.k, history.limits(question.exclude, deny, allowed))
         except Exception:  # whatever a model does, the list must go out
@@ -275,7 +277,7 @@ class Engine:
         if len(listed) >= question.k:
             return listed
         out = {one.item for one in listed} | set(question.deny) | served.catalogue.out_of_stock
-        out |= {history.events[place].item for place in np.flatnonzero(history.barred(question.exclude)).tolist()}
+        out |= {history.events[place].item for place in history.barred(question.exclude)}
         out |= set() if question.item is None else {question.item}
         for source, items in self._spare(served, question.k + len(out), allowed):
             for item in items:
@@ -314,7 +316,7 @@ class Engine:
         named = [one.item for one in answer.items if one.source == "model"]
         codes = served.catalogue.codes(named)
         try:
-            limits = history.limits(question.exclude, served.catalogue.codes(question.deny), allowed)
+            limits = history.limits(question.exclude, served.catalogue.numbers(question.deny), allowed)
             tried, places = served.reasons(history, now, codes, limits, EXPLAINED)
         except Exception as error:  # a reason is no reason to withhold the answer
             log.warning("An answer could not be explained: %s", error)
@@ -355,17 +357,16 @@ def shares(places: NDArray[np.int64], n_items: int) -> NDArray[np.float64]:
 def _entries(
     served: Served, codes: NDArray[np.int32], scores: NDArray[np.float32], source: Source
 ) -> tuple[Listed, ...]:
-    values = scores.tolist()
+    catalogue = served.catalogue
+    texts, titles, values = catalogue.texts(codes), catalogue.titles(codes.tolist()), scores.tolist()
     return tuple(
-        Listed(item, served.catalogue.title(code), value if math.isfinite(value) else None, source)
-        for item, code, value in zip(served.catalogue.texts(codes), codes.tolist(), values, strict=False)
+        Listed(item, title, value if math.isfinite(value) else None, source)
+        for item, title, value in zip(texts, titles, values, strict=False)
     )
 
 
 def _seen(served: Served, history: History, weights: dict[int, float]) -> Iterator[Seen]:
-    for place, (event, code, session) in enumerate(
-        zip(history.events, history.codes.tolist(), history.sessions.tolist(), strict=True)
-    ):
+    for place, (event, code, session) in enumerate(zip(history.events, history.codes, history.sessions, strict=True)):
         yield Seen(
             event.item,
             served.catalogue.title(code),

@@ -17,10 +17,7 @@ import msgspec
 
 from nextsession.artifacts import read_manifest
 from nextsession.config import milliseconds
-from nextsession.data.format import ItemFile
-from nextsession.data.item_file import read_items
 from nextsession.data.items import ItemTable
-from nextsession.data.prepared import Prepared
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ConfigError
 from nextsession.serving.app import application
@@ -130,6 +127,8 @@ class Titles:
         self._place = place
         self._log = None
         if place is not None and (Path(place) / "manifest.json").is_file():
+            from nextsession.data.prepared import Prepared  # with Polars, which a server can do without
+
             self._log = Prepared.load(place).log
             if self._log.item_table is None:
                 raise ConfigError(f"{place} knows nothing of its items; prepare it with titles, or name a table.")
@@ -141,6 +140,9 @@ class Titles:
         if self._log is not None:
             assert self._log.item_table is not None
             return self._log.item_table.take(self._log.vocabulary.encode(vocabulary.ids))
+        from nextsession.data.format import ItemFile
+        from nextsession.data.item_file import read_items
+
         return read_items(ItemFile(path=self._place, id="id", title="title"), vocabulary)
 
 
@@ -152,8 +154,12 @@ def gap_of(place: str) -> int:
     return GAP
 
 
-def run(settings: ServeSettings) -> None:
+def run(settings: ServeSettings, say: Callable[[str], None] = lambda text: None) -> None:
     """Serve until told to stop.
+
+    Args:
+        settings: What to serve, and how.
+        say: Told the address, once it is listened on.
 
     Raises:
         NextSessionError: It cannot begin.
@@ -161,6 +167,8 @@ def run(settings: ServeSettings) -> None:
     """
     check(settings)
     listening = _listen(settings)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    say(f"Serving on http://{host}:{listening.getsockname()[1]} (Ctrl-C ends it)")
     if settings.workers == 1:
         _serve(settings, listening)
         return

@@ -68,10 +68,10 @@ class Served:
             all events and without each, `(1 + n, len(codes))`; 0 where it would not be listed.
         """
         given = history.given
-        tried = given[-most:] if most else given[:0]
-        rows = [given, *(given[given != place] for place in tried)]
+        tried = np.array(given[-most:], np.int64)
+        rows = [given, *([other for other in given if other != place] for place in tried.tolist())]
         instants = np.full(len(rows), max(now, history.asked_after), np.int64)
-        scores = self.model.scores(history.log(rows), asked_at=instants)
+        scores = self.model.scores(history.log_of(rows), asked_at=instants)
         targets = Targets(np.arange(len(rows) + 1) * len(codes), np.tile(codes, len(rows)).astype(np.int32))
         barred = np.tile(limits.barred, len(rows))
         all_rows = Limits(np.arange(len(rows) + 1) * len(limits.barred), barred, limits.allowed)

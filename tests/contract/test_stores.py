@@ -16,21 +16,23 @@ from nextsession.testing.stores import NOW, StoreSubject, check_store, store_che
 CHECKS = dict(store_checks())
 
 
-def sqlite_subject(folder):
+def sqlite_subject(folder, **how):
     paths, names = {}, itertools.count()
 
     def open_(rules):
         path = folder / f"{next(names)}.sqlite"
-        store = SQLiteStore(path, rules)
+        store = SQLiteStore(path, rules, **how)
         paths[id(store)] = path, rules
         return store
 
-    return StoreSubject(open_, lambda store: SQLiteStore(*paths[id(store)]))
+    return StoreSubject(open_, lambda store: SQLiteStore(*paths[id(store)], **how))
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "sqlite alone"])
 def subject(request, tmp_path):
-    return StoreSubject(MemoryStore) if request.param == "memory" else sqlite_subject(tmp_path)
+    if request.param == "memory":
+        return StoreSubject(MemoryStore)
+    return sqlite_subject(tmp_path, alone=request.param == "sqlite alone")
 
 
 @pytest.mark.parametrize("promise", CHECKS)
@@ -207,18 +209,20 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("stories")
 
 
-def test_sqlite_story(folder):
+@pytest.mark.parametrize("alone", [False, True])
+def test_sqlite_story(folder, alone, monkeypatch):
     from hypothesis.stateful import run_state_machine_as_test
 
+    monkeypatch.setattr("nextsession.serving.sqlite._REMEMBERED", 9)  # so that it runs over now and then
     names = itertools.count()
 
     class OnDisk(Story):
         def make(self):
-            return SQLiteStore(folder / f"{next(names)}.sqlite", RULES)
+            return SQLiteStore(folder / f"{alone}{next(names)}.sqlite", RULES, alone=alone)
 
         @rule()
         def reopen(self):
             self.store.close()
-            self.store = SQLiteStore(self.store._path, RULES)
+            self.store = SQLiteStore(self.store._path, RULES, alone=alone)
 
     run_state_machine_as_test(OnDisk, settings=settings(max_examples=25, stateful_step_count=25))

@@ -93,7 +93,7 @@ def test_files_that_are_no_store_are_refused(tmp_path):
     (tmp_path / "text").write_text("hello, this is no database at all" * 100)
     with pytest.raises(StoreError, match="text cannot be opened as a store: file is not a database"):
         SQLiteStore(tmp_path / "text")
-    with pytest.raises(StoreError, match="cannot be opened as a store: unable to open"):
+    with pytest.raises(StoreError, match="cannot be opened as a store: No such file"):
         SQLiteStore(tmp_path / "nowhere" / "events")
 
 
@@ -161,6 +161,15 @@ def test_two_writers_share_a_file(path):
     assert before == [one.record(f"v{v}", NOW) for v in range(4)]
     one.close()
     other.close()
+
+
+def test_a_file_that_one_process_has_alone_is_not_shared(path):
+    store = SQLiteStore(path, alone=True)
+    for alone in (True, False):
+        with pytest.raises(StoreError, match="is being written by another server; end it, or name another folder"):
+            SQLiteStore(path, alone=alone)
+    store.close()
+    SQLiteStore(path).close()
 
 
 def test_a_writer_that_holds_the_file_too_long_is_an_error_that_passes(path):

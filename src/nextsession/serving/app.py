@@ -70,8 +70,11 @@ def application(server: Server, *, page: Path = PAGE) -> Starlette:
 
 
 def _ordered() -> list[Route]:
-    """Return the routes so that one whose path goes on comes before one whose last part takes everything."""
-    return sorted(ROUTES, key=lambda route: -route.path.count("/"))
+    """Return the routes in the order in which they are tried.
+
+    Those without an id first, they are asked most; one whose path goes on before one whose last part takes everything.
+    """
+    return sorted(ROUTES, key=lambda route: ("{" in route.path, -route.path.count("/")))
 
 
 def _greedy(path: str) -> str:

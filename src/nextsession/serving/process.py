@@ -92,7 +92,9 @@ def build(settings: ServeSettings, *, clock: Callable[[], int]) -> Server:
     if settings.state is not None:
         folder = Path(settings.state)
         folder.mkdir(parents=True, exist_ok=True)
-        store = SQLiteStore(folder / "events.sqlite", rules, patience=settings.server.patience)
+        store = SQLiteStore(
+            folder / "events.sqlite", rules, patience=settings.server.patience, alone=settings.workers == 1
+        )
         if settings.workers > 1:
             numbers = folder / "workers"
             numbers.mkdir(exist_ok=True)

@@ -15,8 +15,10 @@ the other.
 """
 
 import contextlib
+import os
 import queue
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -39,12 +41,14 @@ from nextsession.serving.events import (
     alive,
 )
 from nextsession.serving.store import Known, Store
-from nextsession.serving.writing import RECORDS, SCHEMA, VERSION, Writing
+from nextsession.serving.writing import RECORDS, SCHEMA, VERSION, Recent, Writing
 
 T = TypeVar("T")
 
 _PAGE = 10_000
 """Rows that are read at once where a whole table is read, so that no reader holds the log back for long."""
+_REMEMBERED = 200_000
+"""Events (and ids of visitors) that are kept in memory by a process that is alone with its file."""
 _STEP = 20_000
 """People that are looked through in one transaction, so that events need not wait long."""
 
@@ -75,6 +79,7 @@ class SQLiteStore(Store):
         patience: How long (s) a process waits for another that writes.
         waiting: More events than this waiting to be written are refused.
         largest: The file may have so many pages of 4 KiB; none: what the disk holds.
+        alone: No other process writes: records of late are kept in memory.  Whoever else tries is refused.
     """
 
     def __init__(
@@ -85,11 +90,12 @@ class SQLiteStore(Store):
         patience: float = 5.0,
         waiting: int = 20_000,
         largest: int | None = None,
+        alone: bool = False,
     ) -> None:
         """Open the file, or make it.
 
         Raises:
-            StoreError: It cannot be opened, is no store, or a newer version wrote it.
+            StoreError: It cannot be opened, is no store, a newer version wrote it, or another process has it alone.
         """
         self.rules = rules or Rules()
         self._path, self._patience, self._most, self._largest = Path(path), patience, waiting, largest
@@ -99,7 +105,14 @@ class SQLiteStore(Store):
         self._waiting, self._closed, self._error = 0, False, ""
         self._lock = threading.Lock()
         self._counts = {"groups": 0, "events": 0}
-        connection = self._writer()
+        self._claim = _claimed(self._path, alone=alone)
+        try:
+            connection = self._writer()
+        except BaseException:
+            if self._claim is not None:
+                os.close(self._claim)
+            raise
+        self._recent = Recent(connection, _REMEMBERED) if alone else None
         self._thread = threading.Thread(target=self._write, args=(connection,), name="store", daemon=True)
         self._thread.start()
 
@@ -155,11 +168,17 @@ class SQLiteStore(Store):
         self._thread.join()
         for connection in self._readers:
             connection.close()
+        if self._claim is not None:
+            os.close(self._claim)
 
     # -- reading --------------------------------------------------------------------------------
 
     def record(self, visitor: str, now: int) -> Record:
         """Return what is remembered of a visitor."""
+        recent = self._recent  # a merge or an erasure puts another in its place
+        person = None if recent is None else recent.people.get(visitor)
+        if recent is not None and person in recent.records and not self._closed:
+            return alive(recent.records[person], now, self.rules.ttl)
         row = self._row(
             "SELECT p.record FROM visitors v JOIN people p ON p.person = v.person WHERE v.visitor = ?", (visitor,)
         )
@@ -286,10 +305,12 @@ class SQLiteStore(Store):
         results: list[Any] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
-            writing = Writing(connection, self.rules)
+            writing = Writing(connection, self.rules, self._recent)
             results = [job.work(writing) for job in jobs]
             writing.finish()
             connection.execute("COMMIT")
+            if not writing.committed() and self._recent is not None:
+                self._recent = Recent(connection, _REMEMBERED)
             if any(job.after for job in jobs):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except Exception as error:  # nothing may end this thread, and whoever waits must hear what went wrong
@@ -349,6 +370,28 @@ class SQLiteStore(Store):
                 f"{self._path} has format {found}, this version reads up to {VERSION}: upgrade nextsession."
             )
         return connection
+
+
+def _claimed(path: Path, *, alone: bool) -> int | None:
+    """Claim a file, alone or with others, until the process ends or the descriptor is closed.
+
+    Raises:
+        StoreError: It cannot be had so.
+    """
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    try:
+        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be opened as a store: {error.strerror}.") from error
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise StoreError(f"{path} is being written by another server; end it, or name another folder.") from None
+    return descriptor
 
 
 def _quoted(path: Path) -> str:

@@ -49,18 +49,48 @@ _JSON = msgspec.json.Encoder().encode
 _OF_PERSON = "SELECT seq, id, item, time, received, action, label FROM events WHERE person = ? ORDER BY seq"
 
 
+class Recent:
+    """What a process that alone writes a file remembers of it: whose an id is, and records, as they are on the disk.
+
+    Only the thread that writes changes it, after a commit.  Merges and erasures start another.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, most: int) -> None:
+        """Read who was erased; remember records of at most so many events."""
+        self.people: dict[str, int] = {}
+        self.records: dict[int, Record] = {}
+        self.erased: dict[str, int] = dict(connection.execute("SELECT digest, erased_at FROM tombstones"))
+        self.room = most
+
+    def learn(self, people: dict[str, int], records: dict[int, Record]) -> bool:
+        """Take what was committed; say whether there was room for it."""
+        self.room -= len(people) + sum(len(new.events) - len(self._old(p).events) for p, new in records.items())
+        self.records.update(records)
+        self.people.update(people)
+        return self.room > 0
+
+    def _old(self, person: int) -> Record:
+        return self.records.get(person, NOTHING)
+
+
 class Writing:
     """One transaction; records are written once, at its end, however many events they gained."""
 
-    def __init__(self, connection: sqlite3.Connection, rules: Rules) -> None:
+    def __init__(self, connection: sqlite3.Connection, rules: Rules, recent: Recent | None = None) -> None:
         """Begin: somebody else has begun the transaction."""
         self._do = connection.execute
         self._rules = rules
+        self._recent = recent
         self._seq: int = self._do("SELECT seq FROM counter").fetchone()[0]
         self._before = self._seq
         self._people: dict[str, int] = {}  # ids of visitors met in this transaction
         self._records: dict[int, Record] = {}
         self._changed: set[int] = set()
+        self._upset = False  # has anything happened besides new events?
+
+    def committed(self) -> bool:
+        """Let what is remembered follow; say whether it can go on being remembered."""
+        return not self._upset and (self._recent is None or self._recent.learn(self._people, self._records))
 
     def finish(self) -> None:
         """Write what was held back."""
@@ -124,6 +154,7 @@ class Writing:
 
     def merge(self, visitor: str, into: str) -> int:
         """Give everything of one person to another."""
+        self._upset, self._recent = True, None
         one, other = self._person(visitor), self._person(into)
         if one == other:
             return 0
@@ -141,6 +172,7 @@ class Writing:
 
     def erase(self, visitor: str, now: int) -> Receipt:
         """Remove a person from every table, and leave a tombstone for each of the ids."""
+        self._upset, self._recent = True, None
         row = self._do("SELECT person FROM visitors WHERE visitor = ?", (visitor,)).fetchone()
         identities, events, shown = [visitor], 0, 0
         if row is not None:
@@ -163,6 +195,7 @@ class Writing:
 
     def forget(self, start: int, stop: int, before: int) -> int:
         """Drop the records of people `start..stop` that were last heard of before an instant."""
+        self._upset, self._recent = True, None
         self.finish()
         self._records, self._changed, self._before = {}, set(), self._seq
         done: int = self._do(
@@ -178,6 +211,7 @@ class Writing:
 
     def rebuild(self) -> int:
         """Make all records again from the log."""
+        self._upset, self._recent = True, None
         self._records, self._changed = {}, set()
         self._do("UPDATE people SET touched = NULL, record = NULL WHERE record IS NOT NULL")
         rows = self._do("SELECT seq, id, item, time, received, action, label, person FROM events ORDER BY person, seq")
@@ -198,12 +232,16 @@ class Writing:
             self._do("INSERT INTO notes VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value))
 
     def _erased_at(self, visitor: str) -> int | None:
+        if self._recent is not None:
+            return self._recent.erased.get(digest_of(visitor)) if self._recent.erased else None
         row = self._do("SELECT erased_at FROM tombstones WHERE digest = ?", (digest_of(visitor),)).fetchone()
         return None if row is None else int(row[0])
 
     def _person(self, visitor: str) -> int:
         """Return whose id it is; somebody new if nobody's."""
         found = self._people.get(visitor)
+        if found is None and self._recent is not None:
+            found = self._recent.people.get(visitor)
         if found is None:
             row = self._do("SELECT person FROM visitors WHERE visitor = ?", (visitor,)).fetchone()
             if row is None:
@@ -219,6 +257,8 @@ class Writing:
 
     def _record(self, person: int) -> Record:
         found = self._records.get(person)
+        if found is None and self._recent is not None:
+            found = self._recent.records.get(person)
         if found is None:
             row = self._do("SELECT record FROM people WHERE person = ?", (person,)).fetchone()
             found = NOTHING if row is None or row[0] is None else RECORDS.decode(row[0])

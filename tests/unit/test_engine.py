@@ -199,7 +199,7 @@ def test_a_model_that_fails_is_replaced_by_what_many_want(caplog):
     one.record([click("soap", "bob")], NOW).result()
     one.refresh()
     model.fails = True
-    answer = ask(one, explain=True)
+    answer = ask(one, explain=True, items=("tea",))
     assert answer.degraded == ("model",)
     assert ids(answer)[0] == "soap"
     assert "failing" in caplog.text

@@ -29,6 +29,7 @@ from nextsession.cli import (
     doctor,
     evaluate,
     fit,
+    index,
     models,
     new_model,
     prepare,
@@ -55,6 +56,7 @@ app.command("fit", epilog=fit.EXAMPLES)(fit.fit)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command("recommend", epilog=recommend.EXAMPLES)(recommend.recommend)
+app.command("index", epilog=index.EXAMPLES)(index.index)
 app.command("serve", epilog=serve.EXAMPLES)(serve.serve)
 app.command("models", epilog=models.EXAMPLES)(models.models)
 app.command("check", epilog=check.EXAMPLES)(check.check)

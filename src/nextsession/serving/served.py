@@ -1,6 +1,7 @@
 """A model that answers requests: loaded, checked, warmed, and never changed afterwards."""
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +16,19 @@ from nextsession.data.storage import read_item_table
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ArtifactError
 from nextsession.golden import check_golden
+from nextsession.index.contract import ItemIndex
+from nextsession.index.kept import load_index, vectors_of
 from nextsession.recommender import Recommender
 from nextsession.registry import load
-from nextsession.scores import Limits, Targets, TopK
+from nextsession.scores import DotScores, Limits, Targets, TopK
 from nextsession.serving.catalogue import Catalogue
 from nextsession.serving.events import Kept
 from nextsession.serving.histories import History
 
+log = logging.getLogger(__name__)
+
+LARGE = 100_000
+"""Items from which on looking at every one takes more than a millisecond."""
 ITEM_TABLE = "item_table.arrow"
 _USUAL = 1000
 _WARM = 4
@@ -43,15 +50,40 @@ class Served:
     """What the model says to somebody of whom nothing is known."""
     asked: int
     """Golden requests that were answered before it was served."""
+    index: ItemIndex | None
+    """Finds the best items without a product with every one; None: all are looked at."""
+    known_usual: TopK = field(repr=False)
+    """`usual` as codes and scores, to be looked through again."""
 
     def history(self, events: tuple[Kept, ...]) -> History:
         """Return events, oldest first, as a history for this model."""
         return History(self.model, self.catalogue, events, self.gap)
 
     def top(self, history: History, now: int, k: int, limits: Limits) -> TopK:
-        """Return the best `k` items of one history: what `Recommender.recommend` lists for it."""
+        """Return the best `k` items of one history: what `Recommender.recommend` lists for it.
+
+        With an index, it lists what the index finds of that.
+        """
+        if not history.given and not self.model.reads_clock:
+            top = self._usual(k, limits)
+            if top is not None:
+                return top
         instants = np.array([max(now, history.asked_after)], np.int64)
-        return self.model.scores(history.log(), asked_at=instants).top(k, limits)
+        scores = self.model.scores(history.log(), asked_at=instants)
+        if self.index is not None and isinstance(scores, DotScores):
+            return self.index.search(scores.queries, k, limits)
+        return scores.top(k, limits)
+
+    def _usual(self, k: int, limits: Limits) -> TopK | None:
+        """Return what is left of the usual list; None if that is too little to tell."""
+        codes = self.known_usual.items[0]
+        left = ~np.isin(codes, limits.barred)
+        if limits.allowed is not None:
+            left &= limits.allowed[codes]
+        places = np.flatnonzero(left)[:k]
+        if len(places) < k and len(codes) == _USUAL:
+            return None
+        return TopK(codes[None, places], self.known_usual.scores[:, places])
 
     def reasons(
         self,
@@ -95,11 +127,14 @@ def serve(place: str | Path, *, gap: int, table: Callable[[Vocabulary], ItemTabl
     folder = Path(place)
     model = load(folder)
     asked = check_golden(model, folder)
+    index = load_index(model, folder)
+    if index is None and len(model.vocabulary_) > LARGE and _indexable(model):
+        log.warning("%s has %d items and no index; `nextsession index` makes one.", place, len(model.vocabulary_))
     known = None if table is None else table(model.vocabulary_)
     if known is None and (folder / ITEM_TABLE).is_file():
         known = read_item_table(folder / ITEM_TABLE)
     version = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()[:12]
-    return prepared(model, version=version, place=str(place), gap=gap, table=known, asked=asked)
+    return prepared(model, version=version, place=str(place), gap=gap, table=known, asked=asked, index=index)
 
 
 def prepared(
@@ -110,6 +145,7 @@ def prepared(
     place: str = "",
     table: ItemTable | None = None,
     asked: int = 0,
+    index: ItemIndex | None = None,
 ) -> Served:
     """Make a fitted model ready to be served, and warm it.
 
@@ -121,10 +157,16 @@ def prepared(
         usual = _warmed(model)
     except Exception as error:  # whatever it does, it must not be let in
         raise ArtifactError(f"{place or model.name} was loaded, but fails when asked: {error}") from error
-    return Served(model, catalogue, version, place, gap, tuple(catalogue.texts(usual)), asked)
+    texts = tuple(catalogue.texts(usual.items[0]))
+    return Served(model, catalogue, version, place, gap, texts, asked, index, usual)
 
 
-def _warmed(model: Recommender[Any]) -> NDArray[np.int32]:
+def _indexable(model: Recommender[Any]) -> bool:
+    vectors = vectors_of(model)
+    return vectors is not None and vectors.shape[1] > 1
+
+
+def _warmed(model: Recommender[Any]) -> TopK:
     """Ask a few questions of the kinds that come, so that what is compiled at the first is; return the usual list.
 
     Raises:
@@ -144,6 +186,6 @@ def _warmed(model: Recommender[Any]) -> NDArray[np.int32]:
         listed += len(next(iter(model.recommend(SessionLog.from_lists([[[name]]], vocabulary=model.vocabulary_), 1))))
     if not listed:
         raise ArtifactError(f"{model.name} has nothing to say, whatever it is asked; fit it again.")
-    usual = model.recommend(histories.take([0]), min(_USUAL, len(ids))).items[0]
-    known: NDArray[np.int32] = usual[usual >= 0]
-    return known
+    usual = model.recommend(histories.take([0]), min(_USUAL, len(ids)))
+    there = usual.items[0] >= 0
+    return TopK(usual.items[:, there], usual.scores[:, there])

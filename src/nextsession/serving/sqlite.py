@@ -18,7 +18,6 @@ import contextlib
 import os
 import queue
 import sqlite3
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -28,6 +27,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from nextsession.errors import StoreError
+from nextsession.serving.claims import claimed
 from nextsession.serving.events import (
     NOTHING,
     Event,
@@ -105,7 +105,7 @@ class SQLiteStore(Store):
         self._waiting, self._closed, self._error = 0, False, ""
         self._lock = threading.Lock()
         self._counts = {"groups": 0, "events": 0}
-        self._claim = _claimed(self._path, alone=alone)
+        self._claim = claimed(self._path, alone=alone)
         try:
             connection = self._writer()
         except BaseException:
@@ -370,28 +370,6 @@ class SQLiteStore(Store):
                 f"{self._path} has format {found}, this version reads up to {VERSION}: upgrade nextsession."
             )
         return connection
-
-
-def _claimed(path: Path, *, alone: bool) -> int | None:
-    """Claim a file, alone or with others, until the process ends or the descriptor is closed.
-
-    Raises:
-        StoreError: It cannot be had so.
-    """
-    if sys.platform == "win32":
-        return None
-    import fcntl
-
-    try:
-        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be opened as a store: {error.strerror}.") from error
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise StoreError(f"{path} is being written by another server; end it, or name another folder.") from None
-    return descriptor
 
 
 def _quoted(path: Path) -> str:

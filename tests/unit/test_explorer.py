@@ -11,6 +11,7 @@ from nextsession.serving.events import Event, Rules
 from nextsession.serving.explorer import ExplorationMessage, explore, shares_of
 from nextsession.serving.insides import gates, insides
 from nextsession.serving.memory import MemoryStore
+from nextsession.serving.questions import Question
 from nextsession.serving.served import prepared
 
 GAP, NOW = 1_800_000, 1_700_000_000_000
@@ -63,8 +64,7 @@ def test_it_reads_what_the_visitor_did(counting):
         ("unknown", False, False),
         ("milk", True, True),
     ]
-    asked = counting.recommend(__import__("nextsession.serving.questions", fromlist=["Question"]).Question(
-        visitor="ann", arm="markov", exclude="nothing", k=3), NOW)
+    asked = counting.recommend(Question(visitor="ann", arm="markov", exclude="nothing", k=3), NOW)
     assert [x.item for x in found.softmax.top][:1] == [asked.items[0].item]
 
 

@@ -31,6 +31,7 @@ _QUERY: dict[str, dict[str, Any]] = {
 _EXAMPLES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/events"): {"visitor": "ann", "item": "42", "id": "0192f3a0", "time": 1700000000000},
     ("POST", "/v1/recommendations"): {"visitor": "ann", "k": 10, "explain": True},
+    ("POST", "/v1/explorations"): {"visitor": "ann", "arm": "main"},
     ("POST", "/v1/items"): {"out_of_stock": ["17"], "in_stock": ["18"]},
     ("POST", "/v1/visitors/{id}/merge"): {"into": "ann"},
     ("POST", "/v1/models"): {"do": "roll_back", "arm": "main"},

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from nextsession.errors import StoreError, UnknownNameError
 from nextsession.serving.arms import Arm
 from nextsession.serving.events import SHOWN, Event, Outcome, Receipt
+from nextsession.serving.explorer import Exploration, ExplorationMessage, explore
 from nextsession.serving.metrics import exposition
 from nextsession.serving.operations import operations
 from nextsession.serving.questions import Answer, Listed, Similar
@@ -240,6 +241,11 @@ async def restock(call: Call) -> StockOut:
     return StockOut(len(await asyncio.to_thread(call.server.engine.restock, list(out), list(back))))
 
 
+async def look_inside(call: Call) -> Exploration:
+    """Look inside a model; in another thread, for that takes many answers."""
+    return await asyncio.to_thread(explore, call.server.engine, call.body, call.now)
+
+
 # -- visitors -----------------------------------------------------------------------------------
 
 
@@ -353,6 +359,16 @@ ROUTES = (
         QuestionMessage,
         fails=(404,),
         stage="recommend",
+    ),
+    Route(
+        "POST",
+        "/v1/explorations",
+        "read",
+        "Look inside a model while it reads a history; stores nothing.",
+        look_inside,
+        Exploration,
+        ExplorationMessage,
+        fails=(404,),
     ),
     Route("GET", "/v1/items", "read", "Find items by their titles.", find_items, ItemsOut, query=("search", _K, _ARM)),
     Route(

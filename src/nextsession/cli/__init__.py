@@ -34,6 +34,7 @@ from nextsession.cli import (
     new_model,
     prepare,
     recommend,
+    replay,
     serve,
 )
 from nextsession.cli.terminal import be_quiet, complain, unwrapped
@@ -58,6 +59,7 @@ app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command("recommend", epilog=recommend.EXAMPLES)(recommend.recommend)
 app.command("index", epilog=index.EXAMPLES)(index.index)
 app.command("serve", epilog=serve.EXAMPLES)(serve.serve)
+app.command("replay", epilog=replay.EXAMPLES)(replay.replay)
 app.command("models", epilog=models.EXAMPLES)(models.models)
 app.command("check", epilog=check.EXAMPLES)(check.check)
 app.command("new-model", epilog=new_model.EXAMPLES)(new_model.new_model)

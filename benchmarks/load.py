@@ -122,6 +122,9 @@ class Load:
         if tasks:
             await asyncio.wait(tasks, timeout=30)
         self.unanswered = len(tasks)
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def one(self, i, due):
         request, kind, visitor = self.request(i)
@@ -143,10 +146,14 @@ class Load:
             except OSError:
                 status = 0
             self.idle.append(connection)
-            if self.queue:
-                self.queue.popleft().set_result(None)
+            while self.queue:
+                turn = self.queue.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    break
         finally:
-            mine.set_result(None)
+            if not mine.done():
+                mine.set_result(None)
             if self.of_visitor.get(visitor) is mine:
                 del self.of_visitor[visitor]
         if due >= self.measured_from:

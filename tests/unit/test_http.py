@@ -278,6 +278,11 @@ def test_models_from_elsewhere_and_damaged_ones_are_refused(clock, artifact, tmp
         for place in (str(tmp_path / "outside"), f"{artifact.parent}/../outside", "/etc", "../../../etc/passwd"):
             said = problem(client.post("/v1/models", json={"do": "load", "arm": "a", "artifact": place}), 409)
             assert "must lie in one of the folders that the server was given" in said
+        said = problem(client.post("/v1/models", json={"do": "load", "arm": "a", "artifact": "a\x00b"}), 409)
+        assert "is no place that an artifact could be" in said
+        for name in ('a"b', "a.b", "", "a b"):
+            body = {"do": "load", "arm": name, "artifact": str(artifact)}
+            assert "at `$.arm`" in problem(client.post("/v1/models", json=body), 422)
         (artifact / "arrays.safetensors").write_bytes(b"nothing")
         body = {"do": "load", "arm": "markov", "artifact": str(artifact)}
         assert "is damaged" in problem(client.post("/v1/models", json=body), 409)

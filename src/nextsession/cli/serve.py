@@ -1,5 +1,6 @@
 """`nextsession serve`: models behind HTTP, with a store of events and a page."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -157,7 +158,7 @@ def arm_of(text: str) -> tuple[str, str, float]:
         except ValueError:
             raise ConfigError(f"A weight must be a number from 0, got {number!r} in {text!r}.") from None
     name = name if given else Path(place).resolve().name
-    if not name or any(c in name for c in '."{}\\') or not name.isprintable():
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
         raise ConfigError(f"An arm needs a name of letters, digits, - and _, got {name!r} in {text!r}.")
     return name, place, weight
 

@@ -13,7 +13,7 @@ from nextsession.errors import ArtifactError, ModelError
 from nextsession.index.contract import DEPTH, ItemIndex, kept_promise, recall_of
 from nextsession.scores import DotScores, Limits
 
-_EFFORTS = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+_EFFORTS = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
 _MARGIN = 0.004
 """How much better than promised the effort is chosen, since it is chosen on other queries than it is measured on."""
 _FAR = 1000.0

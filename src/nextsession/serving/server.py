@@ -93,7 +93,10 @@ class Server:
         Raises:
             ConfigError: It does not.
         """
-        real = Path(wanted).resolve()
+        try:
+            real = Path(wanted).resolve()
+        except (OSError, ValueError):  # a null byte, a loop of links
+            raise ConfigError(f"{wanted!r} is no place that an artifact could be.") from None
         if not any(real.is_relative_to(folder.resolve()) for folder in self.models):
             raise ConfigError(f"Artifacts must lie in one of the folders that the server was given, got {wanted!r}.")
         return str(real)

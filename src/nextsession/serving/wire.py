@@ -13,6 +13,7 @@ from nextsession.serving.questions import Listed, Question
 _LONGEST = 256
 Text: TypeAlias = Annotated[str, Meta(min_length=1, max_length=_LONGEST)]
 Whole: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+ArmName: TypeAlias = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
 ItemId: TypeAlias = Text | Whole
 VisitorId: TypeAlias = Text | Whole
 Instant: TypeAlias = Annotated[int, Meta(ge=0, le=2**53, description="Milliseconds since 1970 UTC")]
@@ -197,7 +198,7 @@ class ModelsOut(msgspec.Struct, frozen=True):
 class LoadModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="load"):
     """Load another model for an arm; a new arm starts with weight 0."""
 
-    arm: Text
+    arm: ArmName
     artifact: Text
 
 

@@ -28,6 +28,7 @@ from nextsession.cli import (
     docs,
     doctor,
     evaluate,
+    export,
     fit,
     index,
     models,
@@ -60,6 +61,7 @@ app.command("recommend", epilog=recommend.EXAMPLES)(recommend.recommend)
 app.command("index", epilog=index.EXAMPLES)(index.index)
 app.command("serve", epilog=serve.EXAMPLES)(serve.serve)
 app.command("replay", epilog=replay.EXAMPLES)(replay.replay)
+app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("models", epilog=models.EXAMPLES)(models.models)
 app.command("check", epilog=check.EXAMPLES)(check.check)
 app.command("new-model", epilog=new_model.EXAMPLES)(new_model.new_model)

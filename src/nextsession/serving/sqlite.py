@@ -19,12 +19,10 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
-
-import msgspec
 
 from nextsession.errors import StoreError
 from nextsession.serving.claims import claimed
@@ -36,28 +34,18 @@ from nextsession.serving.events import (
     Record,
     Rules,
     Shown,
-    Stored,
-    Tombstone,
     alive,
 )
-from nextsession.serving.store import Known, Store
+from nextsession.serving.reading import Reader
+from nextsession.serving.store import Store
 from nextsession.serving.writing import RECORDS, SCHEMA, VERSION, Recent, Writing
 
 T = TypeVar("T")
 
-_PAGE = 10_000
-"""Rows that are read at once where a whole table is read, so that no reader holds the log back for long."""
 _REMEMBERED = 200_000
 """Events (and ids of visitors) that are kept in memory by a process that is alone with its file."""
 _STEP = 20_000
 """People that are looked through in one transaction, so that events need not wait long."""
-
-_EVENTS = (
-    "SELECT e.seq, e.id, p.name, e.item, e.time, e.action, e.label, e.request, e.received "
-    "FROM events e JOIN people p ON p.person = e.person WHERE"
-)
-_SHOWN = "SELECT s.seq, s.request, p.name, s.time, s.arm, s.version, s.items FROM shown s JOIN people p USING (person)"
-_ITEMS = msgspec.json.Decoder(tuple[str, ...])
 
 
 class _Job:
@@ -70,7 +58,7 @@ class _Job:
         self.future: Future[Any] = Future()
 
 
-class SQLiteStore(Store):
+class SQLiteStore(Reader, Store):
     """Keeps everything in one file.
 
     Args:
@@ -97,13 +85,11 @@ class SQLiteStore(Store):
         Raises:
             StoreError: It cannot be opened, is no store, a newer version wrote it, or another process has it alone.
         """
+        super().__init__(path, patience=patience)
         self.rules = rules or Rules()
-        self._path, self._patience, self._most, self._largest = Path(path), patience, waiting, largest
-        self._local = threading.local()
-        self._readers: list[sqlite3.Connection] = []
+        self._most, self._largest = waiting, largest
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._waiting, self._closed, self._error = 0, False, ""
-        self._lock = threading.Lock()
+        self._waiting, self._error = 0, ""
         self._counts = {"groups": 0, "events": 0}
         self._claim = claimed(self._path, alone=alone)
         try:
@@ -166,8 +152,7 @@ class SQLiteStore(Store):
         self._closed = True
         self._queue.put(None)
         self._thread.join()
-        for connection in self._readers:
-            connection.close()
+        super().close()
         if self._claim is not None:
             os.close(self._claim)
 
@@ -184,45 +169,6 @@ class SQLiteStore(Store):
         )
         return NOTHING if row is None or row[0] is None else alive(RECORDS.decode(row[0]), now, self.rules.ttl)
 
-    def known(self, visitor: str) -> Known | None:
-        """Return everything that is held of a visitor."""
-        row = self._row(
-            "SELECT v.person, p.name FROM visitors v JOIN people p ON p.person = v.person WHERE v.visitor = ?",
-            (visitor,),
-        )
-        if row is None:
-            return None
-        person, name = row
-        identities = self._rows("SELECT visitor FROM visitors WHERE person = ? ORDER BY visitor", (person,))
-        events = self._rows(f"{_EVENTS} e.person = ? ORDER BY e.seq", (person,))
-        shown = self._rows(f"{_SHOWN} WHERE s.person = ? ORDER BY s.seq", (person,))
-        return Known(
-            name, tuple(i for (i,) in identities), tuple(map(_stored, events)), tuple(_shown(s)[1] for s in shown)
-        )
-
-    def events(self, after: int = 0, limit: int | None = None) -> Iterator[Stored]:
-        """Give the log in the order of arrival."""
-        for row in self._pages(f"{_EVENTS} e.seq > ? ORDER BY e.seq LIMIT ?", after, limit):
-            yield _stored(row)
-
-    def shown(self, after: int = 0, limit: int | None = None) -> Iterator[tuple[int, Shown]]:
-        """Give the lists that were shown."""
-        for row in self._pages(f"{_SHOWN} WHERE s.seq > ? ORDER BY s.seq LIMIT ?", after, limit):
-            yield _shown(row)
-
-    def tombstones(self) -> list[Tombstone]:
-        """Return who was erased and when."""
-        return [Tombstone(*row) for row in self._rows("SELECT digest, erased_at FROM tombstones ORDER BY digest")]
-
-    def last(self) -> int:
-        """Return the place of the newest entry."""
-        return self._one("SELECT seq FROM counter")
-
-    def noted(self, name: str) -> str | None:
-        """Return what was kept under a name."""
-        row = self._row("SELECT value FROM notes WHERE name = ?", (name,))
-        return None if row is None else str(row[0])
-
     def health(self) -> dict[str, Any]:
         """Return counts (of this process where it writes), sizes and the last error; it never fails."""
         facts: dict[str, Any] = {"kind": "sqlite", "ok": not self._error, "waiting": self._waiting, **self._counts}
@@ -232,47 +178,6 @@ class SQLiteStore(Store):
             facts["visitors"] = self._one("SELECT coalesce(max(person), 0) FROM people")
             facts["bytes"] = sum(f.stat().st_size for f in self._path.parent.glob(self._path.name + "*"))
         return facts
-
-    # -- inside: readers ------------------------------------------------------------------------
-
-    def _reader(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = sqlite3.connect(
-                f"file:{_quoted(self._path)}?mode=ro",
-                uri=True,
-                isolation_level=None,
-                timeout=self._patience,
-                check_same_thread=False,  # `close` closes the connections of all threads
-            )
-            self._local.connection = connection
-            with self._lock:
-                self._readers.append(connection)
-        return connection
-
-    def _rows(self, question: str, values: Sequence[Any] = ()) -> list[Any]:
-        if self._closed:
-            raise StoreError(f"{self._path} has been closed; open it again to read from it.")
-        try:
-            return self._reader().execute(question, values).fetchall()
-        except sqlite3.Error as error:
-            raise StoreError(f"{self._path} cannot be read: {error}.") from error
-
-    def _row(self, question: str, values: Sequence[Any] = ()) -> Any:
-        found = self._rows(question, values)
-        return found[0] if found else None
-
-    def _one(self, question: str) -> int:
-        return int(self._row(question)[0])
-
-    def _pages(self, question: str, after: int, limit: int | None) -> Iterator[Any]:
-        left = limit
-        while left is None or left > 0:
-            rows = self._rows(question, (after, _PAGE if left is None else min(_PAGE, left)))
-            yield from rows
-            if not rows:
-                return
-            after, left = rows[-1][0], None if left is None else left - len(rows)
 
     # -- inside: the writer ---------------------------------------------------------------------
 
@@ -370,17 +275,3 @@ class SQLiteStore(Store):
                 f"{self._path} has format {found}, this version reads up to {VERSION}: upgrade nextsession."
             )
         return connection
-
-
-def _quoted(path: Path) -> str:
-    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-
-
-def _stored(row: Any) -> Stored:
-    seq, event_id, visitor, item, time, action, label, request, received = row
-    return Stored(seq, Event(event_id, visitor, item, time, action, label, request), received)
-
-
-def _shown(row: Any) -> tuple[int, Shown]:
-    seq, request, visitor, time, arm, version, items = row
-    return seq, Shown(request, visitor, time, arm, version, _ITEMS.decode(items))

@@ -14,8 +14,9 @@ from starlette.responses import Response
 from starlette.routing import Route as Address
 
 from nextsession.serving import openapi
+from nextsession.serving.calls import Route
 from nextsession.serving.edge import ProblemError, endpoint, on_exception, problem
-from nextsession.serving.routes import ROUTES, Route
+from nextsession.serving.routes import ROUTES
 from nextsession.serving.server import Server
 
 PAGE = Path(__file__).parent / "page"

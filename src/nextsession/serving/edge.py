@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from nextsession.errors import ArtifactError, ConfigError, DataError, ModelError, StoreError, UnknownNameError
-from nextsession.serving.routes import Call, ParameterError, Route
+from nextsession.serving.calls import Call, ParameterError, Route
 from nextsession.serving.server import Server
 from nextsession.serving.wire import HealthOut, Problem
 

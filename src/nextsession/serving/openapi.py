@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from nextsession.serving.routes import ROUTES, Route
+from nextsession.serving.calls import Route
+from nextsession.serving.routes import ROUTES
 from nextsession.serving.wire import MOST_LISTED, Problem
 
 _REF = "#/components/schemas/{name}"

@@ -34,13 +34,13 @@ async function look() {
   const moved = seen !== name;
   if (moved) views[seen]?.leave?.();
   seen = name;
-  for (const other of Object.keys(views)) at(other).hidden = other !== name;
+  for (const other of Object.keys(views)) at(`view-${other}`).hidden = other !== name;
   for (const link of document.querySelectorAll("nav [data-view]"))
     link.dataset.view === name ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
   document.title = `${name[0].toUpperCase()}${name.slice(1)} · nextsession`;
   if (moved) scrollTo(0, 0);
   try {
-    await views[name].enter(at(name));
+    await views[name].enter(at(`view-${name}`));
     notice(null);
   } catch (error) {
     notice(error);

@@ -3,6 +3,7 @@
 import { me, post } from "./api.js";
 import { chapters } from "./chapters.js";
 import { colourOf, h, say, show, titleOf } from "./dom.js";
+import { forAnybody } from "./shelves.js";
 
 const MOST = 24;
 let arms = [];
@@ -70,7 +71,7 @@ function warm(temperature) {
 /** Lend a session to somebody who has none: some of what many want. */
 async function lend() {
   try {
-    const { items } = await post("v1/recommendations", { arm: state.arm, k: 30, shown: false });
+    const { items } = await forAnybody(arms);
     const some = [0, 4, 9, 2, 14].map((place) => items[place]?.item).filter(Boolean);
     await edit([some.slice(0, 2), some.slice(2)], "A session was lent to you.");
   } catch (error) {

@@ -7,21 +7,32 @@ import { poster } from "./posters.js";
 const MANY = 24;
 const SHELVES = 4;
 
-/** Return the shelves of the shop: what an arm tells somebody unknown, whole and by the commonest feature. */
-export async function shelvesOf(arm) {
-  const ask = (where) => post("v1/recommendations", { arm, k: MANY, shown: false, ...(where && { where }) });
-  const { items } = await ask();
+/** Return the shelves of the shop: what is said to somebody unknown, as a whole and by the commonest features. */
+export async function shelvesOf(arms) {
+  const { arm, items } = await forAnybody(arms);
+  const ask = (where) => post("v1/recommendations", { arm, k: MANY, shown: false, where });
   const found = [{ name: "What many want", items }];
   const known = (await Promise.all(items.map((one) => about(one.item)))).filter(Boolean);
   for (const [feature, label] of commonest(known).slice(0, SHELVES - 1)) {
     const { items } = await ask({ [feature]: [label] });
-    found.push({ name: label, items: items.filter((one) => one.source !== "any") });
+    found.push({ name: label, items });
   }
   if (found.length === 1) {
     const lately = await get(`v1/items?k=${MANY}&arm=${encodeURIComponent(arm)}`);
     found.push({ name: "Looked at lately, or just here", items: lately.items });
   }
   return found.filter((one) => one.items.length);
+}
+
+/** Ask the arms in turn, for models of neighbours have nothing to say to somebody without a history. */
+export async function forAnybody(arms) {
+  let found = null;
+  for (const { arm } of arms) {
+    const { items } = await post("v1/recommendations", { arm, k: MANY, shown: false });
+    found ||= { arm, items };
+    if (items.some((one) => one.source !== "any")) return { arm, items };
+  }
+  return found;
 }
 
 /** Return features with their labels, the most frequent first; labels that only one item has make no shelf. */

@@ -75,7 +75,7 @@ async function shelves(words = "") {
   try {
     const found = words
       ? [{ name: `Found for “${words}”`, items: (await get(`v1/items?k=24&search=${encodeURIComponent(words)}`)).items }]
-      : await shelvesOf(arms[0].arm);
+      : await shelvesOf(arms);
     show(
       parts.shelves,
       found.map((one) => shelf(one, click)),

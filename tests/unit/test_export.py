@@ -68,13 +68,15 @@ def test_what_was_erased_is_in_no_export(state, tmp_path):
 
 
 def test_an_export_can_be_prepared_and_learnt_from(state, tmp_path):
+    state.append([Event("bad", "eve", "tea", NOW + 5, label=0)], NOW + 9)
     run("export", tmp_path / "state", tmp_path / "out.jsonl")
     prepare = ["data", "prepare", tmp_path / "out.jsonl", "--user", "visitor", "--item", "item", "--time", "time"]
-    assert run(*prepare, "--out", tmp_path / "prepared") == 0
+    assert run(*prepare, "--label", "label", "--label-value", "1", "--out", tmp_path / "prepared") == 0
     log = Prepared.load(tmp_path / "prepared").log
     assert log.users.tolist() == ["ann", "eve"]
-    assert log.vocabulary.decode(log.items).tolist() == ["tea", "milk", "soap"]
-    assert log.times.tolist() == [NOW, NOW + 1, NOW]
+    assert log.vocabulary.decode(log.items).tolist() == ["tea", "milk", "soap", "tea"]
+    assert log.times.tolist() == [NOW, NOW + 1, NOW, NOW + 5]
+    assert log.labels.tolist() == [1, 1, 1, 0]
 
 
 def test_older_logs_lose_what_was_erased_since():

@@ -28,8 +28,8 @@ def export(
 ) -> None:
     """Write the events of a server as a raw log, while it runs.
 
-    Read it with `nextsession data prepare OUT --user visitor --item item --time time`.  Visitors who were
-    erased are not in it; ids that were merged are one visitor.
+    Read it with `nextsession data prepare OUT --user visitor --item item --time time --label label
+    --label-value 1`.  Visitors who were erased are not in it; ids that were merged are one visitor.
     """
     try:
         from nextsession.serving.export import export as write

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from nextsession.config import Duration, Settings
 from nextsession.data.log import SessionLog
-from nextsession.nn.batches import Rows, Slices
+from nextsession.nn.batches import Rows, Slices, cuts
 from nextsession.nn.moments import AskedBatch, History, known
 from nextsession.tasks import Plan, item_questions, session_questions, time_order, wanted_events
 
@@ -94,11 +94,15 @@ class AskedRows:
     def order(self, rng: np.random.Generator, rows: int, tokens: int | None = None) -> list[NDArray[np.int64]]:
         """Deal the questions into batches of `rows`: of those that were asked one after another, if there are times.
 
-        Where batches begin is drawn anew each time, and so is the order in which they are taken.
+        Where batches begin is drawn anew each time, and so is the order in which they are taken.  With `tokens`
+        they are smaller where histories, as far back as they are looked at, are long.
         """
         places = np.arange(len(self)) if self.log.timed else rng.permutation(len(self))
         begin = int(rng.integers(rows))
         batches = [part for part in np.split(places, np.arange(begin, len(places), rows)) if len(part)]
+        if tokens is not None:
+            sizes = self.plan.seen_to - self.plan.seen_from
+            batches = [part for some in batches for part in np.split(some, cuts(sizes[some], rows, tokens))]
         return [batches[i] for i in rng.permutation(len(batches))]
 
     def batch(self, rows: NDArray[np.int64], rng: np.random.Generator | None = None) -> AskedBatch:

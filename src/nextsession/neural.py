@@ -103,6 +103,8 @@ class NeuralSettings(RunSettings):
             return self
         if self.loss.kind != "softmax" or self.sparse:
             raise ValueError("moment needs the loss of kind 'softmax' and sparse = false: all items are ranked then")
+        if self.augment:
+            raise ValueError("moment puts questions as they were asked: augment must be empty")
         return self
 
     @model_validator(mode="after")
@@ -315,7 +317,7 @@ class NeuralRecommender(Recommender[N], Generic[N]):
     def _score(self, histories: SessionLog, asked_at: NDArray[np.int64]) -> Scores:
         moment, network = self.config.moment, self.network_
         if moment is not None and isinstance(network, MomentNetwork):
-            asked = torch.zeros(len(histories), self.config.dim)
+            asked = torch.zeros(len(histories), network.head.table()[0].shape[1])
             for some, batch_queries in self._queries(histories, asked_at):
                 asked[some] = torch.from_numpy(batch_queries)
             return DenseScores(self._answered(network, moment, histories, asked_at, asked))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from nextsession import registry
@@ -67,6 +67,12 @@ class BSTSettings(NeuralSettings):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "bst-2019": {"mlp": (1024, 512, 256), "optimiser": "adagrad", "learning_rate": 0.01, "epochs": 1},
     }
+
+    @model_validator(mode="after")
+    def _no_moments(self) -> "BSTSettings":
+        if self.moment is not None:
+            raise ValueError("bst ranks candidates one by one and has no query to meet a moment with: leave moment out")
+        return self
 
 
 class BST(NeuralRecommender[BSTSettings]):

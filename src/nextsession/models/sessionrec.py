@@ -93,6 +93,16 @@ class SessionRecSettings(NeuralSettings):
             raise ValueError(f"heads and within_heads must divide dim ({self.dim})")
         return self
 
+    @model_validator(mode="after")
+    def _whole_sessions(self) -> "SessionRecSettings":
+        if self.reads != "history" or self.windows != "latest":
+            raise ValueError(
+                "the newest whole sessions of a history are read: reads must be 'history', windows 'latest'"
+            )
+        if any(variation.kind == "reorder" for variation in self.augment):
+            raise ValueError("augment must not reorder events: sessions would be torn apart")
+        return self
+
 
 class SessionRec(NeuralRecommender[SessionRecSettings]):
     """Sessions are the tokens: an encoder within sessions, one across them, and everything wanted next as the target.
@@ -152,9 +162,10 @@ class SessionRec(NeuralRecommender[SessionRecSettings]):
     def _longest(self) -> int:
         """The longest sequence that is read."""
         events = 4 * self.config.max_length
-        return {"sessions": self.config.max_length, "items": events, "both": events + self.config.max_length}[
-            self.config.tokens
-        ]
+        sessions = (
+            events if self.config.ignored_only else self.config.max_length
+        )  # in each of which something is wanted
+        return {"sessions": sessions, "items": events, "both": events + sessions}[self.config.tokens]
 
     def _within(self) -> within.SessionEncoder:
         settings = self.config
@@ -251,11 +262,11 @@ class SessionRec(NeuralRecommender[SessionRecSettings]):
     def examples(cls) -> list[dict[str, Any]]:
         """Every encoder within and across sessions once, and the other tokens."""
         small = {"dim": 16, "layers": 2, "max_length": 20, "epochs": 30, "batch_size": 8, "learning_rate": 0.01}
-        few = {**small, "epochs": 5}
+        few = {**small, "epochs": 15}
         return [
             small,
             {**few, "within": "separate", "across": "transformer", "open": "always"},
-            {**few, "within": "gru", "across": "gru", "open": "never", "ignored_only": True},
+            {**small, "within": "gru", "across": "gru", "layers": 1, "open": "never", "ignored_only": True},
             {**few, "within": "transformer", "tokens": "both", "normalise": True, "temperature": 0.05},
             {**few, "within": "max-relu", "tokens": "items", "time": "none", "reads_ignored": False},
             {**few, "within": "weighed", "preset": "kuaisar"},

@@ -150,7 +150,7 @@ class Rows:
         places = rng.permutation(len(self))
         if tokens is None:
             return [places[a : a + rows] for a in range(0, len(places), rows)]
-        return np.split(places, _cuts(self.slices.lengths[places], rows, tokens))
+        return np.split(places, cuts(self.slices.lengths[places], rows, tokens))
 
     def batch(self, rows: NDArray[np.int64], rng: np.random.Generator | None = None) -> Batch:
         """Return these rows as a batch; with `rng` they are augmented."""
@@ -227,7 +227,7 @@ def _starts_of_whole(
 
 
 @compiled
-def _cuts(lengths: NDArray[np.int64], rows: int, tokens: int) -> NDArray[np.int64]:
+def cuts(lengths: NDArray[np.int64], rows: int, tokens: int) -> NDArray[np.int64]:
     """Return where a new batch begins: before it would hold more than `rows` rows or `tokens` events."""
     cuts = np.empty(len(lengths), np.int64)
     found = held = first = 0

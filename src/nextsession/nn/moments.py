@@ -114,7 +114,13 @@ class Known:
 
     def moment_of(self, rows: Tensor) -> Tensor:
         """Return the moment of each of these questions."""
-        return torch.searchsorted(torch.tensor([stop for _, stop in self.runs]), rows, right=True)
+        stops = torch.tensor([stop for _, stop in self.runs], device=rows.device)
+        return torch.searchsorted(stops, rows, right=True)
+
+    def to(self, device: torch.device) -> "Known":
+        """Return the same on another device."""
+        items = None if self.items is None else self.items.to(device, non_blocking=True)
+        return Known(self.runs, items, *(x.to(device, non_blocking=True) for x in (self.rows, self.had, self.features)))
 
 
 def known(
@@ -165,6 +171,22 @@ class AskedBatch(Batch):
     of_query: Tensor | None = None  # (P,) row of each, never falling
     shown: Tensor | None = None  # (I,) items shown in the asked session and ignored
     shown_of: Tensor | None = None  # (I,) row of each, never falling
+
+    def to(self, device: torch.device) -> "AskedBatch":
+        """Return the batch on another device."""
+        if self.events.offsets.device == device:
+            return self
+        found = super().to(device)
+        beside = (self.positives, self.of_query, self.shown, self.shown_of)
+        return AskedBatch(
+            found.events,
+            found.sessions,
+            found.labels,
+            found.actions,
+            found.weights,
+            None if self.known is None else self.known.to(device),
+            *(None if x is None else x.to(device, non_blocking=True) for x in beside),
+        )
 
 
 @dataclass(frozen=True, eq=False)

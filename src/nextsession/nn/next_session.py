@@ -86,10 +86,13 @@ class NextSession(Network):
         found = following(batch)
         asks, positives, of_query, shown, shown_of = found.session, found.items, found.of_query, found.shown, found.of
         if answers is not None:
-            last = (known.sessions.offsets[1:] - 1)[answers.of_row]
-            positives = torch.cat([positives, answers.items])
-            of_query = torch.cat([of_query, len(asks) + torch.arange(len(last), device=last.device)])
-            asks = torch.cat([asks, last])
+            last = (known.sessions.offsets[1:] - 1)[answers.of_row]  # which `following` never asks: nothing comes later
+            asks, order = torch.sort(torch.cat([asks, last]))  # the queries of a row stand after each other
+            places = torch.argsort(order)
+            of_last = len(found.session) + torch.arange(len(last), device=last.device)
+            of_query, order = torch.sort(places[torch.cat([of_query, of_last])], stable=True)
+            positives = torch.cat([positives, answers.items])[order]
+            shown_of = places[shown_of]
         users = known.sessions.rows[asks]
         return Examples(
             self.head.queries(states[asks]),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextsession.data.log import SessionLog
-from nextsession.nn.ops.repeats import N_FEATURES, repeats
+from nextsession.nn.ops.repeats import DECAYS, N_FEATURES, repeats
 from nextsession.testing.strategies import MINUTE, logs
 
 
@@ -38,6 +38,7 @@ def slowly(log: SessionLog, asked_at: np.ndarray) -> dict[tuple[int, int], list[
                 sum(n > 0 for n in wanted) / len(sessions),
                 float(sum(wanted) > 0),
                 math.log1p(len(sessions)),
+                *(math.log1p(sum(n * d**age for age, n in enumerate(reversed(wanted)))) for d in DECAYS),
             ]
     return found
 

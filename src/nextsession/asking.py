@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from nextsession.config import Duration, Settings
+from nextsession.config import Duration, Settings, duration_text
 from nextsession.data.log import SessionLog
 from nextsession.nn.batches import Rows, Slices, cuts
 from nextsession.nn.moments import AskedBatch, History, known
@@ -24,10 +24,13 @@ _EVENTS = 4
 """Of a history so many times `max_length` events are read at most, for what a person had before too."""
 
 
+_WINDOWS = ("2m", "5m", "15m", "30m", "1h", "3h", "6h", "12h", "1d", "3d", "7d")
+
+
 class MomentSettings(Settings):
     """What is known at the moment of asking, beside the history's query: see `nextsession.nn.moments`."""
 
-    windows: tuple[Duration, ...] = ("5m", "15m", "1h", "3h", "12h", "1d", "3d", "7d")  # type: ignore[assignment]
+    windows: tuple[Duration, ...] = _WINDOWS  # type: ignore[assignment]
     """Lengths of time before the instant of the question in which the events of every item are counted; none: they are
     not, as in logs without times."""
     repeats: bool = True
@@ -42,6 +45,13 @@ class MomentSettings(Settings):
     resolution: Duration = Field(default="1m", ge=1)  # type: ignore[assignment]
     """In training, what is known is that of the last full minute (or so) before the question; in answers, that of
     its instant."""
+
+    def changed(self) -> dict[str, Any]:
+        """Return the settings that are not the defaults, durations as people write them."""
+        found = super().changed()
+        if "windows" in found:
+            found["windows"] = [duration_text(window) for window in self.windows]
+        return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -93,6 +93,8 @@ class NeuralSettings(RunSettings):
             own = type(self).model_validate({"preset": self.preset}).model_dump()
             found = {name: found.get(name, mine[name]) for name in mine if mine[name] != own[name]}
             found = {"preset": self.preset, **found}
+        if "moment" in found and self.moment is not None:
+            found["moment"] = self.moment.changed()
         if "loss" in found:
             found["loss"] = {"kind": self.loss.kind, **self.loss.model_dump(exclude_defaults=True)}
         return found

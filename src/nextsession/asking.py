@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from nextsession.config import Duration, Settings, duration_text
+from nextsession.config import Duration, Settings, duration_text, milliseconds
 from nextsession.data.log import SessionLog
 from nextsession.nn.batches import Rows, Slices, cuts
 from nextsession.nn.moments import AskedBatch, History, known
@@ -24,13 +24,13 @@ _EVENTS = 4
 """Of a history so many times `max_length` events are read at most, for what a person had before too."""
 
 
-_WINDOWS = ("2m", "5m", "15m", "30m", "1h", "3h", "6h", "12h", "1d", "3d", "7d")
+_WINDOWS = tuple(milliseconds(x) for x in ("2m", "5m", "15m", "30m", "1h", "3h", "6h", "12h", "1d", "3d", "7d"))
 
 
 class MomentSettings(Settings):
     """What is known at the moment of asking, beside the history's query: see `nextsession.nn.moments`."""
 
-    windows: tuple[Duration, ...] = _WINDOWS  # type: ignore[assignment]
+    windows: tuple[Duration, ...] = _WINDOWS
     """Lengths of time before the instant of the question in which the events of every item are counted; none: they are
     not, as in logs without times."""
     repeats: bool = True
@@ -42,7 +42,7 @@ class MomentSettings(Settings):
     """Numbers that become of what is known of an item; a query says how much it makes of each."""
     hidden: int = Field(default=32, ge=1)
     """Width of the small networks that make them."""
-    resolution: Duration = Field(default="1m", ge=1)  # type: ignore[assignment]
+    resolution: Duration = Field(default=60_000, ge=1)
     """In training, what is known is that of the last full minute (or so) before the question; in answers, that of
     its instant."""
 

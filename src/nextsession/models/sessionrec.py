@@ -70,7 +70,7 @@ class SessionRecSettings(NeuralSettings):
     open: Literal["gap", "always", "never"] = "gap"
     """When is the last session of a history still going on, so that the next event is asked for and not the next
     session: within `gap` of its last event, always, or never (and nothing is learnt of it)?"""
-    gap: Duration = Field(default="30m", validate_default=True)
+    gap: Duration = 1_800_000
     """Silence that ends a session, if `open = "gap"`."""
     normalise: bool = False
     """Bring queries and items to length 1 before they meet."""

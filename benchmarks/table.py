@@ -17,6 +17,8 @@ PAGE = ROOT / "docs" / "reference" / "results.md"
 README = ROOT / "README.md"
 MARKS = ("<!-- results: {} -->", "<!-- end of results -->")
 IN_README = "rsc15-100k"
+_SHORT = 3
+"""Settings that a name holds whether or not other rows of the model have them too."""
 
 
 def main() -> None:
@@ -55,7 +57,8 @@ def page(found: dict[str, list[Row]]) -> str:
         "Every registered model with its default settings, and the variants that a recipe names, on each recipe of\n"
         "`recipes/`. Full ranking of all items, ties at the median place, 95 % bootstrap intervals over users.\n"
         "CPU time is that of one process with one thread on a shared two-core server; compare rows, not machines.\n"
-        "◷: reads the instant of the question. Make them again with `nextsession bench` (it resumes)."
+        "◷: reads the instant of the question. Of rows of one model with many settings only what tells them apart is\n"
+        "named; the recipe holds the rest. Make them again with `nextsession bench` (it resumes)."
     ]
     for name, rows in found.items():
         first = rows[0]
@@ -78,7 +81,7 @@ def table(rows: Sequence[Row]) -> str:
         first = row.metrics[metrics[0]]
         lines.append(
             [
-                named(row),
+                named(row, measured),
                 f"{first['mean']:.4f} ({first['low']:.4f}-{first['high']:.4f})",
                 *(f"{row.metrics[m]['mean']:.4f}" for m in metrics[1:]),
                 f"{row.cost.fit_cpu_s or 0:.2f}",
@@ -101,12 +104,20 @@ def shown(rows: Sequence[Row]) -> list[str]:
     return [*at("ndcg", 0), *(at("recall", -1) or at("hitrate", -1)), *at("mrr", -1)]
 
 
-def named(row: Row) -> str:
-    from nextsession.registry import model_class
-
-    settings = {} if row.model == "oracle" else model_class(row.model).settings_class(**row.settings).changed()
+def named(row: Row, beside: Sequence[Row] = ()) -> str:
+    """Return the model with its settings that are not the defaults; of several rows of one, what tells them apart."""
+    settings = changed_of(row)
+    others = [changed_of(other) for other in beside if other.model == row.model and other is not row]
+    if others and len(settings) > _SHORT:
+        settings = {k: v for k, v in settings.items() if any(other.get(k) != v for other in others)}
     changed = [f"{name}={value}" for name, value in settings.items()]
     return f"{row.model}{' ◷' if row.reads_clock else ''}{' (' + ', '.join(changed) + ')' if changed else ''}"
+
+
+def changed_of(row: Row) -> dict[str, object]:
+    from nextsession.registry import model_class
+
+    return {} if row.model == "oracle" else model_class(row.model).settings_class(**row.settings).changed()
 
 
 if __name__ == "__main__":

@@ -13,15 +13,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import Tensor
 
 from nextsession.config import Duration, Settings, duration_text, milliseconds
 from nextsession.data.log import SessionLog
+from nextsession.errors import ConfigError
 from nextsession.nn.batches import Rows, Slices, cuts
-from nextsession.nn.moments import AskedBatch, History, known
+from nextsession.nn.moments import AskedBatch, History, MomentNetwork, answered, known
 from nextsession.tasks import Plan, item_questions, session_questions, time_order, wanted_events
 
 _EVENTS = 4
-"""Of a history so many times `max_length` events are read at most, for what a person had before too."""
+"""Of a history so many times `max_length` events are looked at, for what a person had before too."""
+_ROWS = 1 << 19
+"""Rows of what is known of the items, for all instants, that are worked out at once in answers."""
 
 
 _WINDOWS = tuple(milliseconds(x) for x in ("2m", "5m", "15m", "30m", "1h", "3h", "6h", "12h", "1d", "3d", "7d"))
@@ -146,6 +150,64 @@ class AskedRows:
             torch.from_numpy(cases.ignored.astype(np.int64)),
             torch.from_numpy(np.repeat(every, others)),
         )
+
+
+def history_of(name: str, log: SessionLog, settings: MomentSettings) -> History | None:
+    """Return everybody's events, if they are to be looked up.
+
+    Args:
+        name: Of the model, for messages.
+        log: What is learnt from.
+        settings: Which windows are looked at.
+
+    Raises:
+        ConfigError: The log has no times.
+    """
+    if not settings.windows:
+        return None
+    if not log.timed:
+        raise ConfigError(
+            f"{name}: moment.windows count events before the instant of a question, and this log holds only the order "
+            "of its events. Name the column of the time, or set moment.windows = []."
+        )
+    return History.of(log)
+
+
+def answers(
+    network: MomentNetwork,
+    settings: MomentSettings,
+    history: History | None,
+    histories: SessionLog,
+    asked_at: NDArray[np.int64],
+    queries: Tensor,
+    never: NDArray[np.bool_],
+    most: int,
+) -> NDArray[np.float32]:
+    """Return the scores of all items with what was known at the instant of each question, `(B, V)`.
+
+    Args:
+        network: Fitted.
+        settings: What is known.
+        history: Everybody's events.
+        histories: One row a question; as much of it is looked at as in training.
+        asked_at: `(B,)` ms.
+        queries: `(B, D)`.
+        never: `(V,)` items that nobody ever wanted.
+        most: As in `AskedRows.of`.
+    """
+    windows = np.array(settings.windows, np.int64)
+    lengths = np.diff(histories.event_offsets)
+    if lengths.max(initial=0) > _EVENTS * most:
+        from_end = np.repeat(histories.event_offsets[1:], lengths) - np.arange(histories.n_events)
+        histories = histories.events(from_end <= _EVENTS * most, keep_users=True)
+    scores = np.empty((len(histories), len(never)), np.float32)
+    step = max(1, _ROWS // max(1, len(never)))
+    for first in range(0, len(histories), step):
+        stop = min(first + step, len(histories))
+        some, at = histories.rows(first, stop), asked_at[first:stop]
+        then = known(some, at, history, windows, repeat=settings.repeats)
+        scores[first:stop] = answered(network, queries[first:stop], then, never)
+    return scores
 
 
 def _questions(log: SessionLog, asks: str, seed: int) -> Plan:

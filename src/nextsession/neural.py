@@ -1,11 +1,9 @@
 """NeuralRecommender: what all models that are trained by gradients have in common."""
 
 import math
-import zlib
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
@@ -14,25 +12,26 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from nextsession.asking import AskedRows, MomentSettings
+from nextsession.asking import AskedRows, MomentSettings, answers, history_of
 from nextsession.config import Runtime
 from nextsession.data.cases import Cases
 from nextsession.data.items import ItemFeature
-from nextsession.data.log import SessionLog, offsets_of
+from nextsession.data.log import SessionLog
 from nextsession.distributed import Processes, joined, local_rank, started_together
-from nextsession.errors import ConfigError, suggestion
+from nextsession.errors import ConfigError, DataError, suggestion
 from nextsession.evaluation import EvaluationSettings, evaluate
 from nextsession.nn.augmentation import Variation, in_turn
 from nextsession.nn.batches import Augmentation, Rows, Slices, Windows, latest, slices
 from nextsession.nn.features import SideFeatures
 from nextsession.nn.losses import FullSoftmax, Loss, Sum
-from nextsession.nn.moments import History, MomentExamples, MomentNetwork, answered, grown, known, moment_loss
+from nextsession.nn.moments import History, MomentExamples, MomentNetwork, grown, moment_loss
 from nextsession.nn.negatives import ItemStatistics
 from nextsession.nn.networks import Examples, Network
 from nextsession.recommender import Recommender
 from nextsession.scores import DenseScores, DotScores, Scores
 from nextsession.splits import fingerprint
 from nextsession.training import enough_memory, start
+from nextsession.training_facts import columns_key, questions_key, some_of
 from nextsession.training_log import CURVE
 from nextsession.training_run import RunSettings, TrainingRun
 
@@ -40,8 +39,6 @@ _NEVER_WANTED = -1e6
 """Bias of items that nobody wanted in training: no loss that samples has moved them, and where it pushes all
 scores below 0 they would stand above everything that was learnt."""
 
-MOMENT_ROWS = 1 << 19
-"""Rows of what is known of the items, for all instants, that are worked out at once."""
 ASKED_TOKENS = 1 << 16
 """Events of histories that are encoded at once when questions are answered."""
 
@@ -185,7 +182,7 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         counts = np.bincount(log.items[log.labels == 1], minlength=log.n_items).astype(np.float32)
         self.facts_ = Facts(log.n_items, log.action_names if self.reads_actions else (), self._features(log))
         self.popularity_ = np.log1p(counts)
-        self.history_ = self._everybody(log)
+        self.history_ = None if self.config.moment is None else history_of(self.name, log, self.config.moment)
         rows = self._rows(log) if self.config.moment is None else self._questions(log, self.config.moment, runtime)
         with enough_memory(self.name, self.config):
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -223,28 +220,11 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         n_features = 0 if self.history_ is None else self.history_.n_features(len(moment.windows))
         return MomentNetwork(network, n_features, repeat=moment.repeats, width=moment.width, hidden=moment.hidden)
 
-    def _everybody(self, log: SessionLog) -> History | None:
-        """Return everybody's events, if they are to be looked up."""
-        moment = self.config.moment
-        if moment is None or not moment.windows:
-            return None
-        if not log.timed:
-            raise ConfigError(
-                f"{self.name}: moment.windows count events before the instant of a question, and this log holds only "
-                "the order of its events. Name the column of the time, or set moment.windows = []."
-            )
-        return History.of(log)
-
     def _questions(self, log: SessionLog, moment: MomentSettings, runtime: Runtime) -> AskedRows:
+        most = self.config.max_length
         return AskedRows.of(
-            log,
-            moment,
-            self.history_,
-            self.config.max_length,
-            runtime.seed,
-            seen=self._asked,
-            kinds=self._actions,
-        )
+            log, moment, self.history_, most, runtime.seed, seen=self._asked, kinds=self._actions
+        )  # fmt: skip
 
     def _taught(self, log: SessionLog) -> Slices:
         """Return the rows that are learnt from, targets included."""
@@ -268,13 +248,17 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         device: torch.device,
         processes: Processes,
     ) -> None:
-        questions = _some(self._validation, self.config.validation_questions, runtime.seed)
+        if processes.size > 1 and self.config.moment is not None:
+            raise ConfigError(
+                f"{self.name}: moment is learnt by one process, and there are {processes.size}; leave torchrun out."
+            )
+        questions = some_of(self._validation, self.config.validation_questions, runtime.seed)
         facts: dict[str, Any] = {}
         if runtime.checkpoints is not None:
             facts = {
                 "data": fingerprint(rows.log),
-                "columns": _columns_key(rows, self.facts_),
-                "questions": [_key(cases) for cases in questions],
+                "columns": columns_key(rows.log, rows.actions, self.facts_.actions, self.facts_.features),
+                "questions": [questions_key(cases) for cases in questions],
             }
         run = TrainingRun(
             self.name,
@@ -322,32 +306,21 @@ class NeuralRecommender(Recommender[N], Generic[N]):
             asked = torch.zeros(len(histories), network.head.table()[0].shape[1])
             for some, batch_queries in self._queries(histories, asked_at):
                 asked[some] = torch.from_numpy(batch_queries)
-            return DenseScores(self._answered(network, moment, histories, asked_at, asked))
+            if self.history_ is not None and not histories.timed and histories.n_events:
+                raise DataError(
+                    f"This {self.name} knows the moment of asking, and these histories hold only the order of their "
+                    "events. Give them times, or fit a model with moment.windows = []."
+                )
+            most = self.config.max_length
+            return DenseScores(
+                answers(network, moment, self.history_, histories, asked_at, asked, self.popularity_ == 0, most)
+            )
         queries = np.zeros((len(histories), self.table_.shape[1]), np.float32)
         for some, batch_queries in self._queries(histories, asked_at):
             queries[some, :-2] = batch_queries
             queries[some, -2] = 1
         queries[:, -1] = np.all(queries == 0, axis=1)
         return DotScores(queries, self.table_)
-
-    def _answered(
-        self,
-        network: MomentNetwork,
-        moment: MomentSettings,
-        histories: SessionLog,
-        asked_at: NDArray[np.int64],
-        queries: torch.Tensor,
-    ) -> NDArray[np.float32]:
-        """Return the scores of all items, `(B, V)`, with what was known at the instant of each question."""
-        windows, never = np.array(moment.windows, np.int64), self.popularity_ == 0
-        scores = np.empty((len(histories), len(never)), np.float32)
-        step = max(1, MOMENT_ROWS // max(1, len(never)))
-        for first in range(0, len(histories), step):
-            stop = min(first + step, len(histories))
-            some, at = histories.rows(first, stop), asked_at[first:stop]
-            then = known(some, at, self.history_, windows, repeat=moment.repeats)
-            scores[first:stop] = answered(network, queries[first:stop], then, never)
-        return scores
 
     @property
     def can_update(self) -> bool:
@@ -461,38 +434,3 @@ def device_of(runtime: Runtime) -> torch.device:
     if runtime.device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", local_rank()) if started_together() else torch.device("cuda")
-
-
-def _some(validation: Iterable[Cases], most: int, seed: int) -> list[Cases]:
-    """Return at most so many of the validation questions, drawn by the seed, in the order they came."""
-    blocks = [cases for cases in validation if len(cases)]
-    sizes = np.array([len(cases) for cases in blocks], np.int64)
-    if sizes.sum() <= most:
-        return blocks
-    chosen = np.sort(np.random.default_rng(seed).choice(sizes.sum(), most, replace=False))
-    begins = offsets_of(sizes)
-    parts = [chosen[(chosen >= a) & (chosen < z)] - a for a, z in pairwise(begins)]
-    return [cases.take(part) for cases, part in zip(blocks, parts, strict=True) if len(part)]
-
-
-def _columns_key(rows: Rows | AskedRows, facts: Facts) -> str:
-    """Return a text that depends on what is read beside items and times: kinds of events, side features."""
-    features = facts.features
-    parts: list[Any] = [rows.log.timed, facts.actions, {name: len(x.labels) for name, x in features.items()}]
-    arrays = [x for feature in features.values() for x in (feature.offsets, feature.codes)]
-    arrays += [] if rows.actions is None else [rows.actions]
-    key = zlib.crc32(repr(parts).encode())
-    for array in arrays:
-        key = zlib.crc32(np.ascontiguousarray(array).data, key)
-    return f"{key:08x}"
-
-
-def _key(cases: Cases) -> str:
-    """Return a text that depends on the questions and on what they are answered by."""
-    answers: list[NDArray[Any]] = [
-        cases.asked_at,
-        cases.targets,
-        cases.target_offsets,
-        cases.histories.vocabulary.ids[cases.targets],
-    ]
-    return f"{fingerprint(cases.histories)}-{zlib.crc32(repr([x.tolist() for x in answers]).encode()):08x}"

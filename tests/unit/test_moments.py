@@ -205,7 +205,7 @@ def scores_slowly(network: MomentNetwork, batch: AskedBatch) -> torch.Tensor:
                 (moment,) = [g for g, (first, stop) in enumerate(then.runs) if first <= q < stop]
                 score = score + network.of_drift(query) @ network.drift(then.items[moment, v])
             if network.repeat is not None and (q, v) in had:
-                score = score + network.of_repeat(query) @ network.repeat(had[q, v])
+                score = score + network.again[v] + network.of_repeat(query) @ network.repeat(had[q, v])
             row.append(score)
         found.append(torch.stack(row))
     return torch.stack(found)

@@ -55,7 +55,7 @@ def _lines(claim: Mapping[str, Any]) -> list[list[str]]:
     if not found:
         name = _name(claim)
         return [
-            [claim["recipe"], name, m, f"{v:.4f}", "not run", "", "", "", claim["source"]]
+            [claim["recipe"], name, m, f"{v:.4f}", claim.get("why", "not run"), "", "", "", claim["source"]]
             for m, v in claim["figures"].items()
         ]
     return [

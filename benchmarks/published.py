@@ -5,6 +5,7 @@ python benchmarks/published.py --check    # exit code 1 if the page is not what 
 """
 
 import argparse
+import json
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from nextsession.rows import Row, read_rows
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "reference" / "published.md"
+PREFIXES = HERE / "results" / "prefixes.json"
+"""Trainings that were stopped before their end, and never measured: recipe, model, settings, epochs planned, curve."""
 
 HEAD = """# Published figures, and ours
 
@@ -22,6 +25,13 @@ Same data, same protocol, all items ranked; intervals are 95 % over users. *With
 figure lies in our interval or below it. Published figures are in `benchmarks/published.toml`, ours in
 `benchmarks/results/`; `nextsession bench recipes/<recipe>.toml --budget 10000` makes ours anew, and
 `python benchmarks/published.py` this page. Each row says by which command and which commit it was made.
+"""
+
+STOPPED = """
+## Stopped before their end
+
+For want of time, with the settings of the recipes; they were measured in validation only. Curves and settings are in
+`benchmarks/results/prefixes.json`.
 """
 
 
@@ -45,7 +55,8 @@ def page() -> str:
     lines.append(["---", "---", "---", "--:", "--:", "---", "--:", "--:", "---"])
     for claim in claims:
         lines += _lines(claim)
-    return HEAD + "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    text = HEAD + "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return text + (_curves() if _stopped() else "")
 
 
 def _lines(claim: Mapping[str, Any]) -> list[list[str]]:
@@ -55,8 +66,8 @@ def _lines(claim: Mapping[str, Any]) -> list[list[str]]:
     if not found:
         name = _name(claim)
         return [
-            [claim["recipe"], name, m, f"{v:.4f}", "not run", "", "", "", claim["source"]]
-            for m, v in claim["figures"].items()
+            [claim["recipe"], name, metric, f"{value:.4f}", _instead(claim), "", "", "", claim["source"]]
+            for metric, value in claim["figures"].items()
         ]
     return [
         [
@@ -73,6 +84,41 @@ def _lines(claim: Mapping[str, Any]) -> list[list[str]]:
         for row in found
         for metric, value in claim["figures"].items()
     ]
+
+
+def _instead(claim: Mapping[str, Any]) -> str:
+    """Return what stands in the place of a figure that nobody has measured."""
+    for part in _stopped():
+        same = (part["recipe"], part["model"]) == (claim["recipe"], claim["model"])
+        if same and all(part["settings"].get(name) == value for name, value in claim["with"].items()):
+            return f"stopped after {len(part['curve']['epoch'])} of {part['epochs']} epochs, see below"
+    return str(claim.get("why", "not run"))
+
+
+def _stopped() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(PREFIXES.read_text(encoding="utf-8")) if PREFIXES.exists() else []
+    return found
+
+
+def _curves() -> str:
+    """Return the section on trainings that were stopped before their end."""
+    lines = [["recipe", "model", "epochs", "planned", "in validation, after each so many epochs", "CPU-s"]]
+    lines.append(["---", "---", "--:", "--:", "---", "--:"])
+    for part in _stopped():
+        curve, metric = part["curve"], part["metric"]
+        scores = " ".join(f"{score:.4f}" for score in curve[metric] if score is not None)
+        preset = part["settings"].get("preset")
+        lines.append(
+            [
+                part["recipe"],
+                part["model"] + (f" (preset={preset})" if preset else ""),
+                str(len(curve["epoch"])),
+                str(part["epochs"]),
+                f"{metric}, {part['settings']['validate_every']}: {scores}",
+                f"{sum(curve['cpu_seconds']):.0f}",
+            ]
+        )
+    return STOPPED + "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def _fits(row: Row, settings: Mapping[str, Any]) -> bool:

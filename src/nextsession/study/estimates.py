@@ -6,6 +6,7 @@ are, so that an interval holds both kinds of chance and a difference is paired.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +36,7 @@ class Draws:
     def difference(self, name: str, other: str, metric: str) -> Estimate:
         """Return how much better a model is than another."""
         (a, m), (b, _) = self._place(name, metric), self._place(other, metric)
-        return self._estimate(
-            float(self.means[a, m] - self.means[b, m]), self.drawn[:, a, m] - self.drawn[:, b, m]
-        )
+        return self._estimate(float(self.means[a, m] - self.means[b, m]), self.drawn[:, a, m] - self.drawn[:, b, m])
 
     def gain(self, name: str, other: str, metrics: Sequence[str]) -> Estimate:
         """Return the mean over metrics of how much better a model is than another, as a share of the other."""
@@ -97,10 +96,10 @@ def draw(
         size = min(_BLOCK, resamples - begin)
         times = np.stack([np.bincount(people.integers(0, n, n), minlength=n) for _ in range(size)]).astype(float)
         found = _ratio(times @ sums, times @ counts).reshape(size, -1, len(many))
-        for a, (start, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+        for a, (start, stop) in enumerate(pairwise(starts)):
             chosen = seeds.integers(start, stop, (size, stop - start))
             drawn[begin : begin + size, a] = np.take_along_axis(found, chosen[:, :, None], axis=1).mean(axis=1)
-    parts = [measured[a:z] for a, z in zip(starts[:-1], starts[1:], strict=True)]
+    parts = [measured[a:z] for a, z in pairwise(starts)]
     means = np.stack([part.mean(axis=0) for part in parts])
     spread = np.stack([part.std(axis=0, ddof=1) if len(part) > 1 else np.full(len(many), np.nan) for part in parts])
     return Draws(names, many, means, drawn, spread, confidence)

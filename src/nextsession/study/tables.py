@@ -1,4 +1,4 @@
-"""The tables of a study as rows of text: those that know the instant of the question (◷) apart from those that do not."""
+"""The tables of a study as rows of text: models that know the instant of the question (◷) have tables of their own."""
 
 from nextsession.report.leaderboard import metric_name, number
 from nextsession.study.plans import METRICS
@@ -105,7 +105,8 @@ def _law(summary: Summary) -> Table:
         lines.append([f"{name}: {text}", f"{more['law'][name]:.3f}", f"{low:.3f} to {high:.3f}"])
     told, came = more["prediction"], more["check"]
     name = metric_name(more["metric"])
-    lines.append([f"{name} foretold of the greatest size", f"{told['mean']:.4f}", f"{told['low']:.4f} to {told['high']:.4f}"])
+    lines.append(
+        [f"{name} foretold of the greatest size", f"{told['mean']:.4f}", f"{told['low']:.4f} to {told['high']:.4f}"]
+    )
     lines.append([f"{name} then measured", f"{came['observed']:.4f}", "inside" if came["inside"] else "outside"])
     return f"The law of 1 - {name}", ["", "value", "95 % interval"], lines
-

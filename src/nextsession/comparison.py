@@ -10,6 +10,7 @@ import inspect
 import json
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from nextsession.checkpoints import cpu_seconds, state_of
 from nextsession.config import Runtime
 from nextsession.cost import OverBudgetError, forget_peak, peak_memory, within
 from nextsession.data.cases import Blocks
@@ -89,8 +91,9 @@ def compare(
         out: A folder for `rows.json` and, for each model, its row and its report with all columns.
         budget: Most CPU-seconds for learning and answering, for each model; none: no limit.
         data: The name of the data in tables.
-        resume: Take rows that are there already; False: make all anew.
-        runtime: Where networks are trained; its seed is not read (each spec has one), and no checkpoints are kept.
+        resume: Take rows that are there already, and go on from checkpoints; False: make all anew.
+        runtime: Where networks are trained, and in which folder their checkpoints are kept, each model's in one of its
+            own; its seed is not read (each spec has one).
         progress: Told of the models done.
 
     Returns:
@@ -102,7 +105,7 @@ def compare(
         ConfigError: A setting is wrong, or no model is given.
     """
     settings = settings or EvaluationSettings()
-    runtime = (runtime or Runtime()).model_copy(update={"checkpoints": None, "logs": None})
+    runtime = (runtime or Runtime()).model_copy(update={"logs": None})
     if not specs:
         raise ConfigError("There is nothing to compare: name at least one model.")
     jobs = [_Job(spec, create(spec.model, **spec.settings), split, settings, budget, data, runtime) for spec in specs]
@@ -110,6 +113,8 @@ def compare(
     rows = []
     for done, job in enumerate(jobs):
         progress("compare", done, len(jobs))
+        if not resume:
+            job.forget()
         row = job.known(out) if resume else None
         rows.append(row or job.run(out, progress))
     progress("compare", len(jobs), len(jobs))
@@ -182,20 +187,36 @@ class _Job:
             return row if row.over_budget and had and self.budget and self.budget <= had else None
         return None
 
+    @property
+    def checkpoints(self) -> Path | None:
+        """Where training is kept."""
+        folder = self.runtime.checkpoints
+        return None if folder is None else Path(folder) / _stem(self.spec.model, self.key)
+
+    def forget(self) -> None:
+        """Remove what was kept of the training."""
+        if self.checkpoints is not None:
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+
     def run(self, out: Path, progress: Progress) -> Row:
         """Train, ask, save; whatever goes wrong becomes a row."""
         key, stem = self.key, out / _stem(self.spec.model, self.key)
         cost: dict[str, Any] = {"budget_cpu_s": self.budget}
         failure, report = None, None
+        kept = self.checkpoints
+        runtime = self.runtime.model_copy(
+            update={"seed": self.spec.seed, "checkpoints": None if kept is None else str(kept)}
+        )
+        used = 0.0 if kept is None else cpu_seconds(state_of(kept, self.spec.model))
         _compile(self.model, self.split)
         forget_peak()
         try:
-            with within(self.budget) as watch:
+            with within(self.budget, used) as watch:
                 try:
                     self.model.fit(
                         self.split.train,
                         validation=Blocks(self.split.validation),
-                        runtime=self.runtime.model_copy(update={"seed": self.spec.seed}),
+                        runtime=runtime,
                         progress=progress,
                     )
                 finally:

@@ -23,10 +23,10 @@ class OverBudgetError(NextSessionError, RuntimeError):
 
 
 class Watch:
-    """CPU-seconds since it was made."""
+    """CPU-seconds since it was made, beside `used` ones that went before."""
 
-    def __init__(self) -> None:
-        self._start = time.process_time()
+    def __init__(self, used: float = 0.0) -> None:
+        self._start = time.process_time() - used
 
     @property
     def seconds(self) -> float:
@@ -35,14 +35,16 @@ class Watch:
 
 
 @contextmanager
-def within(budget: float | None) -> Iterator[Watch]:
-    """Give a watch, and raise `OverBudgetError` once the block has used `budget` CPU-seconds; None: no limit.
+def within(budget: float | None, used: float = 0.0) -> Iterator[Watch]:
+    """Give a watch, and raise `OverBudgetError` once `budget` CPU-seconds are used; None: no limit.
+
+    `used` ones were before the block, in processes whose work it goes on with.
 
     Python is interrupted between two of its instructions, so a long compiled loop is stopped when
     it returns.  Outside the main thread, and where the system has no such timer, the budget is
     checked at the end of the block only.
     """
-    watch = Watch()
+    watch = Watch(used)
     message = f"it used more than its budget of {budget} CPU-seconds"
 
     spent = False
@@ -58,7 +60,7 @@ def within(budget: float | None) -> Iterator[Watch]:
     timed = budget is not None and sys.platform != "win32" and threading.current_thread() is threading.main_thread()
     if timed and budget is not None:
         before = signal.signal(signal.SIGPROF, stop)
-        signal.setitimer(signal.ITIMER_PROF, max(budget, 1e-3))
+        signal.setitimer(signal.ITIMER_PROF, max(budget - used, 1e-3))
     try:
         yield watch
     except SystemError:  # what a compiled call raises when the timer interrupts it as it returns

@@ -4,7 +4,7 @@ import math
 import zlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -26,7 +26,7 @@ from nextsession.nn.augmentation import Variation, in_turn
 from nextsession.nn.batches import Augmentation, Rows, Slices, Windows, latest, slices
 from nextsession.nn.features import SideFeatures
 from nextsession.nn.losses import FullSoftmax, Loss, Sum
-from nextsession.nn.moments import History, MomentExamples, MomentNetwork, answered, known, moment_loss
+from nextsession.nn.moments import History, MomentExamples, MomentNetwork, answered, grown, known, moment_loss
 from nextsession.nn.negatives import ItemStatistics
 from nextsession.nn.networks import Examples, Network
 from nextsession.recommender import Recommender
@@ -192,7 +192,7 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         self._tabulate()
 
     def _features(self, log: SessionLog) -> dict[str, ItemFeature]:
-        """Return the side features that the settings name.
+        """Return the side features that the settings name, numeric ones in bins of the items with events here.
 
         Raises:
             ConfigError: The log has no such feature.
@@ -204,7 +204,8 @@ class NeuralRecommender(Recommender[N], Generic[N]):
                     f"{self.name}: the items of this log have no feature {name!r}.{suggestion(name, known)} "
                     f"Features: {', '.join(known) or 'none'}."
                 )
-        return {name: known[name] for name in self.config.features}
+        seen = np.bincount(log.items, minlength=log.n_items) > 0
+        return {name: known[name].binned_by(seen) for name in self.config.features}
 
     def _rows(self, log: SessionLog) -> Rows:
         found = self._taught(log).longer_than(self.least_events - 1)
@@ -344,6 +345,23 @@ class NeuralRecommender(Recommender[N], Generic[N]):
             then = known(some, at, self.history_, windows, repeat=moment.repeats)
             scores[first:stop] = answered(network, queries[first:stop], then, never)
         return scores
+
+    @property
+    def can_update(self) -> bool:
+        """Can the model be told what everybody did since?  It counts that, and learns no new vectors from it."""
+        return bool(self.config.moment is not None and self.config.moment.windows and not self.config.features)
+
+    def _update(self, log: SessionLog, runtime: Runtime) -> None:
+        assert self.history_ is not None
+        assert isinstance(self.network_, MomentNetwork)
+        n_items = len(self.vocabulary_)
+        counts = np.bincount(log.items[log.labels == 1], minlength=n_items).astype(np.float32)
+        counts[: len(self.popularity_)] += np.expm1(self.popularity_)
+        self.popularity_ = np.log1p(counts)
+        self.history_ = self.history_.joined(log)
+        if n_items > self.facts_.n_items:
+            self.network_ = grown(self.network_, n_items)
+            self.facts_ = replace(self.facts_, n_items=n_items)
 
     def _queries(
         self, histories: SessionLog, asked_at: NDArray[np.int64]

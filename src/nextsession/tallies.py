@@ -30,7 +30,12 @@ class Tally:
         return cls(times[order], items[order], n_items)
 
     def joined(self, times: NDArray[np.int64], items: NDArray[np.int32], n_items: int) -> "Tally":
-        """Return these events and others, of perhaps more items."""
+        """Return these events and others, of perhaps more items; quick if the others are all later."""
+        if len(times) == 0 or len(self.times) == 0 or times.min() >= self.times[-1]:
+            order = np.argsort(times, kind="stable")
+            return Tally(
+                np.concatenate([self.times, times[order]]), np.concatenate([self.items, items[order]]), n_items
+            )
         return Tally.of(np.concatenate([self.times, times]), np.concatenate([self.items, items]), n_items)
 
     def before(self, instant: int) -> NDArray[np.int32]:

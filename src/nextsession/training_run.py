@@ -2,9 +2,10 @@
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
+from nextsession.checkpoints import state_of
 from nextsession.config import Runtime
 from nextsession.distributed import Processes
 from nextsession.errors import ArtifactError
@@ -50,6 +52,19 @@ class RunSettings(TrainingSettings):
         return metric
 
 
+@dataclass
+class Clock:
+    """CPU-seconds of a training, validations and all, in this process and those that it goes on from."""
+
+    earlier: float = 0.0
+    began: float = field(default_factory=time.process_time)
+
+    @property
+    def seconds(self) -> float:
+        """Return how many so far."""
+        return self.earlier + time.process_time() - self.began
+
+
 @dataclass(frozen=True)
 class TrainingRun:
     """One training of one model, in one process or several."""
@@ -65,6 +80,7 @@ class TrainingRun:
     validate: Callable[[], float] | None
     """Returns the score of the network as it is; None: nobody asks."""
     progress: Progress
+    clock: Clock = field(default_factory=Clock)
 
     def train(self, state: TrainingState, rows: TrainingRows, loss: Objective) -> NDArray[np.float64]:
         """Train, going on from the checkpoint if there is one, and leave the network with the weights that answer.
@@ -77,8 +93,9 @@ class TrainingRun:
             ConfigError: TensorBoard is asked for and not installed.
             TrainingError: See `nextsession.training.epochs`.
         """
-        state.notes = {"curve": [], "best": None, "since": 0}
+        state.notes = {"curve": [], "best": None, "since": 0, "cpu_seconds": 0.0}
         self._go_on(state)
+        self.clock.earlier = state.notes.get("cpu_seconds", 0.0)
         with TrainingLog.of(self.runtime, self.name, self.settings.validation_metric, self.processes.first) as log:
             if len(rows) and not self._finished(state):
                 for epoch in self._epochs(state, rows, loss):
@@ -141,9 +158,10 @@ class TrainingRun:
     @property
     def place(self) -> Path | None:
         """Where the checkpoint of this training is; None: none is kept."""
-        return None if self.runtime.checkpoints is None else Path(self.runtime.checkpoints) / self.name / "state"
+        return None if self.runtime.checkpoints is None else state_of(Path(self.runtime.checkpoints), self.name)
 
     def _keep(self, state: TrainingState) -> None:
+        state.notes["cpu_seconds"] = self.clock.seconds
         if self.place is not None and self.processes.first:
             save_state(state, self.place, self._facts())
 
@@ -152,9 +170,11 @@ class TrainingRun:
         if self.place is None:
             return
         found = self.processes.first and load_state(state, self.place, self._facts())
-        if found and state.epoch > self.settings.epochs:
+        beyond = state.epoch - self.settings.epochs
+        if found and (beyond > 0 or (beyond == 0 and state.step and state.best is None)):
             raise ArtifactError(
-                f"{self.place} is a checkpoint after {state.epoch} epochs, and there are to be {self.settings.epochs}. "
+                f"{self.place} is a checkpoint after {state.epoch} epochs{' and some steps' if state.step else ''}, "
+                f"and there are to be {self.settings.epochs}. "
                 "Choose another folder for checkpoints, or remove this one to start anew."
             )
         if self.processes.size > 1 and self.processes.told(float(found)):
@@ -175,7 +195,8 @@ class TrainingRun:
     def _can_grow(self) -> bool:
         """Are the first epochs the same however many follow?  Then training can go on for longer than was planned."""
         settings = self.settings
-        return settings.schedule in ("constant", "step") and not settings.warmup and settings.validate_every == 1
+        same_rates = settings.schedule in ("constant", "step") and not settings.warmup
+        return same_rates and settings.epochs % settings.validate_every == 0  # the last epoch is validated anyway
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor
 
+from nextsession.cost import OverBudgetError
 from nextsession.errors import ArtifactError
 from nextsession.files import manifest_of, mend, sha256, verify, whole_directory
 from nextsession.nn.networks import Network
@@ -115,6 +116,8 @@ def load_state(state: TrainingState, path: Path, facts: Mapping[str, Any]) -> bo
     _check_facts(path, content.get("facts", {}), facts)
     try:
         _take_back(state, content, load_file(path / _TENSORS))
+    except OverBudgetError:  # a RuntimeError too, and no fault of the checkpoint
+        raise
     except (KeyError, RuntimeError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"{path} is damaged: {error}. {_ANEW}") from error
     return True

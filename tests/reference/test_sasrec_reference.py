@@ -162,6 +162,24 @@ def test_sizes_are_those_of_the_public_code(preset: str, count: int) -> None:
     assert sum(p.numel() for p in network.parameters()) == count
 
 
+def test_gsasrec_has_the_parts_of_its_code() -> None:
+    """Two tables of vectors drawn as torch does, no root of the width, no map after attention, places from the end."""
+    torch.manual_seed(0)
+    model = SASRec(preset="gsasrec")
+    network = model._network(Facts(3416))
+    tables, places, norms = 2 * 3416 * 128, 200 * 128, 5 * 2 * 128
+    maps = 2 * 5 * (128 * 128 + 128)
+    assert sum(p.numel() for p in network.parameters()) == tables + places + norms + maps
+    weights = dict(network.named_parameters())
+    for name in ("inputs.items.weight", "head.output.weight", "inputs.positions"):
+        assert weights[name].std().item() == pytest.approx(1.0, rel=0.02)
+    for name in ("encoder.blocks.0.of_query", "encoder.blocks.1.narrow"):
+        bound = 128**-0.5
+        assert bound * 0.99 < weights[f"{name}.weight"].abs().max().item() <= bound
+        assert 0 < weights[f"{name}.bias"].abs().max().item() <= bound
+    assert (model.config.positions, model.config.scale) == ("from-end", False)
+
+
 @pytest.mark.parametrize("preset", list(SASRec.settings_class.presets))  # type: ignore[attr-defined]
 def test_presets_are_read_back_from_their_own_settings(preset: str) -> None:
     model = SASRec(preset=preset)

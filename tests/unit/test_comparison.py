@@ -5,8 +5,9 @@ import time
 import pytest
 
 from nextsession import comparison
+from nextsession.checkpoints import cpu_seconds
 from nextsession.comparison import ModelSpec, Row, check_one_table, compare, missing_baselines, read_rows
-from nextsession.config import Settings
+from nextsession.config import Runtime, Settings
 from nextsession.cost import OverBudgetError, forget_peak, peak_memory, within
 from nextsession.data.log import SessionLog
 from nextsession.errors import ArtifactError, ConfigError, DataError, UnknownNameError
@@ -142,6 +143,58 @@ def test_a_model_over_its_budget_has_a_row_and_is_not_tried_again(some_split, tm
     monkeypatch.setattr(Greedy, "_fit", Popular._fit)
     assert compare(some_split, [ModelSpec("greedy")], RULES, out=tmp_path, budget=0.5)[0].over_budget
     assert compare(some_split, [ModelSpec("greedy")], RULES, out=tmp_path, budget=60)[0].failure is None
+
+
+NETWORK = ModelSpec("sasrec", {"dim": 8, "epochs": 4, "batch_size": 8, "max_length": 6})
+
+
+def stopped_within(monkeypatch, some_split, epoch, **more):
+    """Compare until the second step of an epoch, then be stopped by the person before the terminal."""
+    from nextsession.training import _Passes
+
+    step = _Passes.step
+
+    def stopped(passes, *arguments):
+        if len(passes.rows) > 50 and (passes.state.epoch, passes.state.step) == (epoch, 1):
+            raise KeyboardInterrupt
+        step(passes, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Passes, "step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            compare(some_split, [NETWORK], RULES, **more)
+
+
+def test_a_comparison_with_checkpoints_goes_on_within_a_training(some_split, tmp_path, monkeypatch):
+    kept = Runtime(device="cpu", checkpoints=str(tmp_path / "kept"))
+    (whole,) = compare(some_split, [NETWORK], RULES, out=tmp_path / "whole")
+    stopped_within(monkeypatch, some_split, epoch=3, out=tmp_path / "out", runtime=kept)
+    (state,) = (tmp_path / "kept").glob("sasrec-*/sasrec/state")
+    spent = cpu_seconds(state)
+    (row,) = compare(some_split, [NETWORK], RULES, out=tmp_path / "out", runtime=kept)
+    assert row.metrics == whole.metrics
+    assert row.curve == whole.curve
+    assert 0 < spent < row.cost.fit_cpu_s
+    stopped_within(monkeypatch, some_split, epoch=0, out=tmp_path / "out", runtime=kept, resume=False)  # trains anew
+    assert not state.exists()
+
+
+def test_what_was_spent_before_an_interruption_counts_for_the_budget(some_split, tmp_path, monkeypatch):
+    kept = Runtime(device="cpu", checkpoints=str(tmp_path / "kept"))
+    stopped_within(monkeypatch, some_split, epoch=3, out=tmp_path / "out", runtime=kept)
+    monkeypatch.setattr(comparison, "cpu_seconds", lambda state: 1000.0)
+    (row,) = compare(some_split, [NETWORK], RULES, out=tmp_path / "out", runtime=kept, budget=500)
+    assert row.over_budget, row.failure
+    (row,) = compare(some_split, [NETWORK], RULES, out=tmp_path / "out", runtime=kept, budget=2000)
+    assert row.failure is None
+    assert row.cost.fit_cpu_s > 1000
+
+
+def test_a_damaged_checkpoint_counts_as_no_cost(tmp_path):
+    assert cpu_seconds(tmp_path) == 0
+    for content in ("{", "[]", "{}", '{"notes": null}', '{"notes": {"cpu_seconds": "much"}}'):
+        (tmp_path / "manifest.json").write_text(content)
+        assert cpu_seconds(tmp_path) == 0
 
 
 def test_names_and_settings_are_checked_before_anything_is_trained(some_split, tmp_path):

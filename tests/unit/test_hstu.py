@@ -270,39 +270,58 @@ def a_network(skip: bool, shown: int) -> NextWanted:
     return network.eval()
 
 
-Lesson = tuple[tuple[int, int], int, list[int]]
+Lesson = tuple[tuple[int, int], list[int], list[int]]
 
 
 def lessons_by_loops(log: SessionLog, skip: bool, most: int) -> list[Lesson]:
-    """Return ((row, place asked after), item wanted, items shown beside it and ignored), from the definition."""
+    """Return ((row, place asked after), items wanted, items shown beside them and ignored), from the definition."""
     found = []
     labels, items, session = log.labels, log.items, log.session_of_event
+    times = np.arange(log.n_events) if np.all(labels == 1) else log.times  # lists are known by what was ignored
     for r in range(len(log)):
         a, z = log.event_offsets[r], log.event_offsets[r + 1]
         for i in range(a, z - 1):
-            target = i + 1
-            while skip and target < z and labels[target] == 0:
-                target += 1
-            if target == z or labels[target] == 0:
+            if times[i + 1] == times[i]:
                 continue
-            shown = [j for j in range(i + 1, target) if target - j <= most]
-            j = target + 1
-            while j < z and labels[j] == 0 and session[j] == session[target] and j - target <= most:
-                shown.append(j)
-                j += 1
-            found.append(((r, i - a), int(items[target]), [int(items[j]) for j in shown]))
+            wanted = [j for j in range(i + 1, z) if labels[j] == 1]
+            if not wanted or (not skip and times[wanted[0]] != times[i + 1]):
+                continue
+            targets = [j for j in wanted if times[j] == times[wanted[0]]]
+            shown = set()
+            for target in targets:
+                shown |= {j for j in range(i + 1, target) if labels[j] == 0 and target - j <= most}
+                j = target + 1
+                while j < z and labels[j] == 0 and session[j] == session[target] and j - target <= most:
+                    shown.add(j)
+                    j += 1
+            found.append(((r, i - a), [int(items[j]) for j in targets], [int(items[j]) for j in sorted(shown)]))
     return found
 
 
+def instants_shared(log: SessionLog, seed: int) -> SessionLog:
+    """Return the log with some events of a session at the instant of the one before."""
+    times = log.times.copy()
+    again = np.random.default_rng(seed).random(log.n_events) < 0.4
+    for i in range(1, log.n_events):
+        if again[i] and log.session_of_event[i] == log.session_of_event[i - 1]:
+            times[i] = times[i - 1]
+    return replace(log, times=times)
+
+
+@pytest.mark.parametrize("lists", [False, True])
 @pytest.mark.parametrize(("skip", "most"), [(False, 3), (True, 3), (True, 1), (True, 20), (True, 0)])
 @given(log=logs(users=4, events=6))
-def test_what_labelled_events_teach(skip: bool, most: int, log: SessionLog) -> None:
+def test_what_labelled_events_teach(skip: bool, most: int, lists: bool, log: SessionLog) -> None:
     network = a_network(skip, most)
     log = labelled(log, log.n_events)
+    if lists:
+        log = instants_shared(log, log.n_events)
     batch = Batch.of_log(log, log.last_times)
     lessons = network.examples(batch)
     expected = lessons_by_loops(log, skip, most)
-    assert lessons.positives.tolist() == [item for _, item, _ in expected]
+    assert lessons.positives.tolist() == [item for _, items, _ in expected for item in items]
+    of_query = range(len(expected)) if lessons.of_query is None else lessons.of_query.tolist()
+    assert list(of_query) == [query for query, (_, items, _) in enumerate(expected) for _ in items]
     assert lessons.users is not None
     assert lessons.users.tolist() == [r for (r, _), _, _ in expected]
     assert lessons.shown is not None

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextsession.data.format import ItemFile
-from nextsession.data.item_file import binned, read_items
+from nextsession.data.item_file import read_items
+from nextsession.data.items import ItemFeature
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import DataError
 
@@ -62,7 +63,7 @@ def test_a_bad_file_is_refused_with_row_and_column(tmp_path, text, message):
 
 @given(st.lists(st.one_of(st.just(float("nan")), st.integers(-5, 5).map(float)), max_size=40), st.integers(2, 6))
 def test_bins_keep_the_order_and_never_part_equal_values(values, bins):
-    feature = binned(np.array(values, dtype=np.float64), bins)
+    feature = ItemFeature.binned(np.array(values, dtype=np.float64), bins)
     assert len(feature.labels) <= bins
     bin_of = {}
     for value, codes in zip(values, np.split(feature.codes, feature.offsets[1:-1]), strict=True) if values else ():
@@ -74,5 +75,5 @@ def test_bins_keep_the_order_and_never_part_equal_values(values, bins):
 
 
 def test_bins_hold_about_as_many_items_each():
-    feature = binned(np.random.default_rng(0).normal(size=10_000), bins=10)
+    feature = ItemFeature.binned(np.random.default_rng(0).normal(size=10_000), bins=10)
     assert np.all(np.abs(np.bincount(feature.codes) - 1000) <= 1)

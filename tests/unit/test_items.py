@@ -45,3 +45,33 @@ def test_a_table_of_the_wrong_size_is_refused():
         ItemTable({"colour": ItemFeature.of([["red"]])}).check(2)
     with pytest.raises(DataError, match=r"There must be 2 titles, one an item; there are 0\."):
         ItemTable(titles=np.array([], object)).check(2)
+
+
+numbers = st.lists(st.one_of(st.just(float("nan")), st.integers(-5, 5).map(float)), max_size=30)
+
+
+@given(numbers, st.data(), st.integers(2, 6))
+def test_bins_depend_on_the_known_items_alone_and_keep_the_order_of_the_others(values, data, bins):
+    array = np.array(values, np.float64)
+    known = np.array(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))), np.bool_)
+    feature = ItemFeature.binned(array, bins).binned_by(known)
+    alone = ItemFeature.binned(array[known], bins)
+    assert feature.labels == alone.labels
+    assert feature.take(np.flatnonzero(known)).rows() == alone.rows()
+    if not alone.labels:
+        assert len(feature.codes) == 0
+        return
+    bin_of = dict(zip(array[~np.isnan(array)].tolist(), feature.codes.tolist(), strict=True))
+    assert [bin_of[value] for value in sorted(bin_of)] == sorted(bin_of.values())
+    assert set(bin_of.values()) <= set(range(len(feature.labels)))
+
+
+def test_a_category_has_no_bins():
+    feature = ItemFeature.of([["red"], []])
+    assert feature.binned_by(np.array([True, False])) is feature
+
+
+def test_numbers_are_taken_with_their_items():
+    feature = ItemFeature.binned(np.array([1.0, np.nan, 3.0]), bins=2).take(np.array([2, -1, 0]))
+    np.testing.assert_array_equal(feature.numbers, [3.0, np.nan, 1.0])
+    assert feature.rows() == [["3"], [], ["1"]]

@@ -1,5 +1,6 @@
 """NeuralRecommender: what all models that are trained by gradients keep to, shown by a small network."""
 
+import json
 import math
 from dataclasses import replace
 from typing import ClassVar, Literal
@@ -22,6 +23,7 @@ from nextsession.nn.batches import Rows, slices
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.networks import CausalEncoder, Head, Input, NextItem
 from nextsession.testing.subjects import questions, wanted_log
+from nextsession.training import _Passes
 from nextsession.training_log import CURVE, TrainingLog
 
 CPU = Runtime(device="cpu")
@@ -225,6 +227,56 @@ def test_training_may_go_on_for_longer_where_the_rate_is_constant(tmp_path):
     assert longer.curve_[:, LOSS].tolist() == whole.curve_[:, LOSS].tolist()
     with pytest.raises(ArtifactError, match=r"after 4 epochs, and there are to be 3"):
         made(epochs=3).fit(wanted_log(), runtime=kept(tmp_path))
+
+
+def test_training_may_go_on_to_another_multiple_of_the_epochs_between_validations(tmp_path):
+    every = {"validate_every": 2, "patience": 0}
+    made(epochs=2, **every).fit(wanted_log(), validation=validation(), runtime=kept(tmp_path))
+    longer = made(epochs=4, **every).fit(wanted_log(), validation=validation(), runtime=kept(tmp_path))
+    whole = made(epochs=4, **every).fit(wanted_log(), validation=validation(), runtime=CPU)
+    assert same(longer.network_.state_dict(), whole.network_.state_dict())
+    with pytest.raises(ArtifactError, match=r"its epochs is None, now it is 5"):
+        made(epochs=5, **every).fit(wanted_log(), validation=validation(), runtime=kept(tmp_path))
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_training_killed_within_an_epoch_may_end_before_it_if_there_are_weights_of_its_beginning(
+    tmp_path, monkeypatch, validated
+):
+    asked = validation() if validated else ()
+    step, steps = _Passes.step, []
+
+    def killed(passes, *arguments):
+        steps.append(passes.state.epoch)
+        if steps.count(2) == 2:
+            raise KilledError
+        step(passes, *arguments)
+
+    monkeypatch.setattr(_Passes, "step", killed)
+    with pytest.raises(KilledError):
+        made(epochs=4).fit(wanted_log(), validation=asked, runtime=kept(tmp_path, checkpoint_every=1))
+    monkeypatch.setattr(_Passes, "step", step)
+    if not validated:
+        with pytest.raises(ArtifactError, match=r"after 2 epochs and some steps, and there are to be 2"):
+            made(epochs=2).fit(wanted_log(), validation=asked, runtime=kept(tmp_path))
+        return
+    shorter = made(epochs=2).fit(wanted_log(), validation=asked, runtime=kept(tmp_path))
+    whole = made(epochs=2).fit(wanted_log(), validation=asked, runtime=CPU)
+    assert same(shorter.network_.state_dict(), whole.network_.state_dict())
+
+
+def test_a_checkpoint_counts_the_seconds_of_all_processes_that_trained(tmp_path):
+    def spent():
+        return json.loads((tmp_path / "small" / "state" / "manifest.json").read_text())["notes"]["cpu_seconds"]
+
+    made(epochs=2).fit(wanted_log(), runtime=kept(tmp_path))
+    before = spent()
+    made(epochs=4).fit(wanted_log(), runtime=kept(tmp_path))
+    assert 0 < before < spent()
 
 
 @pytest.mark.parametrize(

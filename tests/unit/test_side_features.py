@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch
 
 from nextsession import registry
 from nextsession.data.items import ItemFeature, ItemTable
+from nextsession.data.storage import read_item_table, write_item_table
 from nextsession.errors import ConfigError
+from nextsession.neural import NeuralRecommender
 from nextsession.nn.features import SideFeatures
 from nextsession.testing.subjects import questions, training_log
 
@@ -53,6 +56,29 @@ def test_a_model_with_features_learns_saves_and_loads(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.recommend(questions()).items, model.recommend(questions()).items)
     plain = registry.create("sasrec", **(SMALL | {"features": ()})).fit(log)
     assert not np.array_equal(plain.recommend(questions()).scores, model.recommend(questions()).scores)
+
+
+def test_bins_are_learnt_from_the_items_of_training(tmp_path: Path) -> None:
+    log = training_log()
+    prices = np.arange(log.n_items, dtype=np.float64)
+    last = log.n_items - 1
+    seen = log.events(log.items != last)  # one item is in the vocabulary, and nowhere in training
+
+    def learnt(price: float) -> NeuralRecommender[Any]:
+        prices[last] = price
+        table = ItemTable({"kind": ItemFeature.binned(prices.copy(), bins=4)})
+        write_item_table(tmp_path / "items.arrow", table)  # as when a prepared log is read
+        model = registry.create("sasrec", **SMALL).fit(
+            replace(seen, item_table=read_item_table(tmp_path / "items.arrow"))
+        )
+        assert isinstance(model, NeuralRecommender)
+        return model
+
+    one, other = learnt(-1.0), learnt(1e6)
+    np.testing.assert_array_equal(one.curve_[:, 1], other.curve_[:, 1])
+    codes = [model.facts_.features["kind"].codes for model in (one, other)]
+    np.testing.assert_array_equal(codes[0][:last], codes[1][:last])
+    assert np.bincount(codes[0][:last]).tolist() == [-(-last * (i + 1) // 4) - -(-last * i // 4) for i in range(4)]
 
 
 def test_a_feature_that_is_not_there_is_named() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ EXAMPLES = examples(
     "nextsession compare recipes/ml-latest-small.toml",
     "nextsession compare --data clicks.parquet --models popular,recent,markov,vsknn --budget 60",
     "nextsession compare recipes/globo-temporal.toml --all --set split.users=2000",
+    "nextsession compare recipes/ml-1m-neural.toml --checkpoints runs/checkpoints",
 )
 
 _TOP = 10
@@ -43,6 +45,12 @@ def compare(
         Path | None, typer.Option("--out", help="A folder for rows and reports; runs/compare-<data> if not given.")
     ] = None,
     anew: Annotated[bool, typer.Option("--anew", help="Make again what is there already.")] = False,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoints", metavar="FOLDER", help="Keep training of networks here; go on with what is there."
+        ),
+    ] = None,
     overrides: Overrides = None,
     dry_run: DryRun = False,
     json: Json = False,
@@ -56,6 +64,8 @@ def compare(
         raise ConfigError("Give either --models or --all, not both.")
     if budget is not None and not budget > 0:
         raise ConfigError(f"--budget must be more than 0 CPU-seconds, got {budget}.")
+    if checkpoints is not None:
+        overrides = [*(overrides or ()), f"runtime.checkpoints={dumps(checkpoints)}"]
     names = [name.strip() for name in (models or "").split(",") if name.strip()]
     wanted = read_experiment(experiment, data, names, overrides)
     if every:

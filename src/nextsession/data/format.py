@@ -119,7 +119,7 @@ class ItemFile(Settings):
     separator: str = "|"
     """Parts the values of a category that has several (`drama|war`); empty: never."""
     numbers: tuple[str, ...] = ()
-    """Columns of numeric features, which are binned: each bin holds about as many items of the log."""
+    """Columns of numeric features, which are binned: each bin holds about as many items of those learnt from."""
     bins: int = Field(default=10, ge=2)
     """Most bins of a numeric feature."""
 

@@ -40,38 +40,9 @@ def read_items(source: ItemFile, vocabulary: Vocabulary) -> ItemTable:
     features = {name: _categories(of_items(name), source.separator) for name in source.categories}
     for name in source.numbers:
         numbers = _numbers(source, name, frame)
-        features[name] = binned(np.where(place >= 0, numbers[place], np.nan), source.bins)
+        features[name] = ItemFeature.binned(np.where(place >= 0, numbers[place], np.nan), source.bins)
     titles = np.array(of_items(source.title), dtype=object) if source.title is not None else None
     return ItemTable(features, titles)
-
-
-def binned(values: NDArray[np.float64], bins: int) -> ItemFeature:
-    """Cut a numeric feature into bins that hold equally many items; NaN has no value.
-
-    Equal values are never parted, so there may be fewer bins; each is named `low .. high` after the
-    least and the greatest value in it.
-
-    Args:
-        values: One number an item, `(V,)`.
-        bins: How many bins at most.
-
-    >>> binned(np.array([1.0, 2.0, 30.0, np.nan, 40.0]), bins=2).rows()
-    [['1 .. 2'], ['1 .. 2'], ['30 .. 40'], [], ['30 .. 40']]
-    """
-    known = np.sort(values[~np.isnan(values)])
-    last = -(-np.arange(1, bins) * len(known) // bins) - 1  # the place of the last value of each bin but the greatest
-    inner = np.unique(known[last[last >= 0]])
-    bin_of = np.searchsorted(inner, values, side="left")
-    used = np.unique(bin_of[~np.isnan(values)])
-    names = {b: _span(known[np.searchsorted(inner, known, side="left") == b]) for b in used.tolist()}
-    has = (~np.isnan(values)).astype(np.int64)
-    codes = np.searchsorted(used, bin_of[~np.isnan(values)]).astype(np.int32)
-    return ItemFeature(np.concatenate([[0], np.cumsum(has)]), codes, tuple(names[b] for b in used.tolist()))
-
-
-def _span(values: NDArray[np.float64]) -> str:
-    low, high = f"{values.min():.12g}", f"{values.max():.12g}"
-    return low if low == high else f"{low} .. {high}"
 
 
 def _frame(source: ItemFile, columns: Sequence[str]) -> pl.DataFrame:

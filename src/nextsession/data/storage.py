@@ -115,23 +115,30 @@ def read_cases(folder: Path, columns: dict[str, Any]) -> Cases:
 
 
 def write_item_table(path: Path, table: ItemTable) -> None:
-    """Write what is known of items as an Arrow file: codes in lists, their labels in the schema."""
-    columns, labels = {}, {}
+    """Write what is known of items as an Arrow file: codes in lists and numbers, labels and bins in the schema."""
+    columns, labels, bins = {}, {}, {}
     for name, feature in table.features.items():
         columns[f"feature {name}"] = pa.LargeListArray.from_arrays(pa.array(feature.offsets), pa.array(feature.codes))
         labels[name] = list(feature.labels)
+        if feature.numbers is not None:
+            columns[f"number {name}"], bins[name] = pa.array(feature.numbers), feature.bins
     if table.titles is not None:
         columns["titles"] = pa.array(table.titles, pa.large_string())
-    _write_arrow(path, pa.table(columns).replace_schema_metadata({"labels": json.dumps(labels)}))
+    notes = {"labels": json.dumps(labels), "bins": json.dumps(bins)}
+    _write_arrow(path, pa.table(columns).replace_schema_metadata(notes))
 
 
 def read_item_table(path: Path) -> ItemTable:
     """Return what `write_item_table` wrote."""
     table = _read_arrow(path)
     features = {}
+    bins = json.loads(table.schema.metadata.get(b"bins", b"{}"))  # older files hold no numbers: bins stay as they are
     for name, labels in json.loads(table.schema.metadata[b"labels"]).items():
         column = table[f"feature {name}"].combine_chunks()
-        features[name] = ItemFeature(column.offsets.to_numpy(), column.values.to_numpy(), tuple(labels))
+        numbers = table[f"number {name}"].combine_chunks().to_numpy() if name in bins else None
+        features[name] = ItemFeature(
+            column.offsets.to_numpy(), column.values.to_numpy(), tuple(labels), numbers, bins.get(name, 0)
+        )
     titles = np.array(table["titles"].to_pylist(), dtype=object) if "titles" in table.column_names else None
     return ItemTable(features, titles)
 

@@ -101,7 +101,7 @@ class BST(NeuralRecommender[BSTSettings]):
         """Return rows that reach back to as many wanted events before the candidate as answers read."""
         rows = super()._rows(log)
         offsets = log.session_offsets if self.config.reads == "session" else log.event_offsets
-        return replace(rows, slices=_reaching(rows.slices, offsets, log.labels, self.config.max_length))
+        return replace(rows, slices=_reaching(rows.slices, offsets, log, self.config.max_length))
 
     def _network(self, facts: Facts) -> "Ranker":
         return Ranker(ItemEmbedding(facts.n_items, self.config.dim), self.config, timed=bool(self.timed_[0]))
@@ -299,25 +299,35 @@ class TargetBlock(nn.Module):
         return self.ffn_norm(x + dropout(fed, self.rate, self.training))  # type: ignore[no-any-return]
 
 
-def _reaching(slices: Slices, offsets: NDArray[np.int64], labels: NDArray[np.int8], length: int) -> Slices:
+def _reaching(slices: Slices, offsets: NDArray[np.int64], log: SessionLog, length: int) -> Slices:
     """Let rows begin where `length` wanted events come before their last event, or with the row of the log.
 
-    Ignored events do not count: a history is of what was wanted, in training as in answers.
+    Ignored events do not count: a history is of what was wanted, in training as in answers.  Nor do
+    those of the same instant where ignored events are logged (see `_wanted`).
     """
     if not len(slices):
         return slices
-    wanted = np.flatnonzero(labels == 1)
-    before = np.searchsorted(wanted, slices.stops - 1)
+    wanted, asked = np.flatnonzero(log.labels == 1), slices.stops - 1
+    if log.labels.strides != (0,):
+        begins_list = np.append(True, log.times[1:] != log.times[:-1])
+        asked = np.maximum.accumulate(np.where(begins_list, np.arange(len(begins_list)), 0))[asked]
+    before = np.searchsorted(wanted, asked)
     begins = offsets[np.searchsorted(offsets, slices.stops - 1, side="right") - 1]
     reached = np.where(before >= length, wanted[np.maximum(before - length, 0)], 0)
     return Slices(np.maximum(begins, reached), slices.stops)
 
 
 def _wanted(batch: Batch) -> Batch:
-    """Return the batch without events that were ignored; sessions are not kept."""
+    """Return the batch without events that were ignored; sessions are not kept.
+
+    Where ignored events are logged, those of one instant are one list of what was shown, and what
+    else was wanted of the list that the candidate is in tells of it: that goes too.
+    """
     if batch.labels is None:
         return batch
     events, kept = batch.events, batch.labels == 1
+    if events.times is not None and events.asked_at is not None:
+        kept &= events.times < events.asked_at[events.rows]
     counts = torch.zeros_like(events.lengths).index_add(0, events.rows[kept], torch.ones_like(events.rows[kept]))
     offsets = torch.zeros_like(events.offsets)
     torch.cumsum(counts, 0, out=offsets[1:])

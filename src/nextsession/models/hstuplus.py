@@ -39,8 +39,9 @@ class HSTUPlus(Transducer[HSTUPlusSettings]):
     """HSTU over everything that was shown: the vector of an event is that of its item, of its kind, and of its label.
 
     Only wanted events are foretold.  `targets` says from where: by default from the event just before
-    one that was wanted.  With the sampler `shown` among the negatives of the loss, what was wanted has
-    to beat what was shown beside it and ignored.
+    one that was wanted; where several were shown at one instant, from the event before them all.
+    With the sampler `shown` among the negatives of the loss, what was wanted has to beat what was
+    shown beside it and ignored.
 
     The baseline that SessionRec (Huang et al. 2025) calls HSTU+; Zhai et al. fuse items and actions likewise.
     The preset has the sizes of its experiments on KuaiSAR as far as they are published.
@@ -96,23 +97,64 @@ class NextWanted(NextItem):
     def examples(self, batch: Batch) -> Examples:
         """Return the queries that something wanted follows, and what was shown beside it and ignored."""
         known, _, _ = shifted(batch)
-        rows, ends = known.events.rows, batch.events.offsets[1:]
-        at = batch.events.offsets[:-1][rows] + known.events.positions  # place in the batch of each event that is known
-        wanted = next_wanted(batch)
-        target = wanted[at + 1]
-        asks = target < ends[rows] if self.skip else target == at + 1
-        at, target, rows = at[asks], target[asks], rows[asks]
+        rows = known.events.rows
+        places = batch.events.offsets[:-1][rows] + known.events.positions  # in the batch, of each event that is known
+        asks, query, target = lessons(batch, places, skip=self.skip)
+        at, rows = places[asks], rows[asks]
         states = self.encoder(known.events.with_values(self.inputs(known)))[asks]
-        weights = None if batch.weights is None else batch.weights[rows]
-        shown, shown_of = beside(batch, wanted, at, target, self.shown)
+        shown, of_lesson = beside(batch, next_wanted(batch), at[query], target, self.shown)
+        shown_of = query[of_lesson]
+        one_each = len(query) == len(at)
+        if not one_each:  # targets of one query have neighbours in common
+            n = len(batch.events.values)
+            pairs = torch.unique(shown_of * n + shown)
+            shown, shown_of = pairs % n, pairs // n
         return Examples(
             self.head.queries(states),
             batch.events.values[target],
+            of_query=None if one_each else query,
             users=rows,
-            shown=shown,
+            shown=batch.events.values[shown],
             shown_of=shown_of,
-            weights=weights,
+            weights=None if batch.weights is None else batch.weights[rows],
         )
+
+
+def lessons(batch: Batch, places: Tensor, *, skip: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what is to be foretold, and after which events.
+
+    Where ignored events are logged, those of one instant are one list of what was shown.  Who has
+    seen a part of a list knows more than any question does, so all that was wanted of it is
+    foretold from the event before it.
+
+    Args:
+        batch: All events.
+        places: Of the events after which a query can be asked, in it: all but the last of each row.
+        skip: Does an event before a list that was ignored foretell what is wanted after that (else nothing)?
+
+    Returns:
+        Which places ask, a mask; the query of each lesson among them, never falling; and the place
+        of the event that it should find.
+    """
+    events, n = batch.events, len(batch.events.values)
+    every = torch.arange(n + 1, device=places.device)
+    begins = torch.ones(n + 1, dtype=torch.bool, device=places.device)  # does a list begin here?
+    if batch.labels is not None and events.times is not None:
+        begins[1:n] = (events.times[1:] != events.times[:-1]) | (events.rows[1:] != events.rows[:-1])
+    begin = torch.where(begins, every, 0).cummax(0).values
+    end = torch.where(begins, every, n).flip(0).cummin(0).values.flip(0)  # of an event: that of the list before it
+    first = next_wanted(batch)[places + 1]
+    asks = begins[places + 1] & (first < events.offsets[1:][events.rows[places]])
+    if not skip:
+        asks &= begin[first] == places + 1
+    first = first[asks]
+    before = torch.zeros_like(every)  # wanted events before each place
+    wanted = torch.ones_like(every[:n]) if batch.labels is None else (batch.labels == 1).long()
+    torch.cumsum(wanted, 0, out=before[1:])
+    counts = before[end[first + 1]] - before[first]
+    query = torch.repeat_interleave(counts)
+    within = torch.arange(len(query), device=places.device) - (counts.cumsum(0) - counts)[query]
+    return asks, query, torch.nonzero(wanted).squeeze(1)[before[first][query] + within]
 
 
 def next_wanted(batch: Batch) -> Tensor:
@@ -129,7 +171,7 @@ def next_wanted(batch: Batch) -> Tensor:
 
 
 def beside(batch: Batch, wanted: Tensor, at: Tensor, target: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Return the ignored events around what queries should find, and the query of each.
+    """Return the places of the ignored events around what should be found, and the lesson of each.
 
     Those are the ones after the query and before its target, and the ones after the target up to the
     next wanted event or the end of the session: in a list of what was shown at once they compete too.
@@ -137,12 +179,12 @@ def beside(batch: Batch, wanted: Tensor, at: Tensor, target: Tensor, most: int) 
     Args:
         batch: All events.
         wanted: That of `next_wanted`.
-        at: The place of the event after which each query is asked, `(M,)`.
-        target: The place of the event it should find, `(M,)`.
+        at: The place of the event after which each lesson is asked, `(P,)`.
+        target: The place of the event to be found, `(P,)`.
         most: How far before and how far behind the target is looked.
 
     Returns:
-        Codes of items `(S,)`, and the query of each `(S,)`, never falling.
+        Places `(S,)`, and the lesson of each `(S,)`, never falling.
     """
     if batch.labels is None or most == 0 or len(at) == 0:
         return at[:0], at[:0]
@@ -154,5 +196,5 @@ def beside(batch: Batch, wanted: Tensor, at: Tensor, target: Tensor, most: int) 
     places = target[:, None] + steps
     ignored = (places > at[:, None]) & (places < end[:, None]) & (steps != 0)
     ignored &= batch.labels[places.clamp(0, n - 1)] == 0
-    queries, column = torch.nonzero(ignored, as_tuple=True)
-    return batch.events.values[places[queries, column]], queries
+    lesson, column = torch.nonzero(ignored, as_tuple=True)
+    return places[lesson, column], lesson

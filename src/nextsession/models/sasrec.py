@@ -42,8 +42,9 @@ class SASRecSettings(NeuralSettings):
     """Bring queries and items to length 1 before they meet."""
     temperature: float = Field(default=1.0, gt=0)
     """Scores are divided by this."""
-    init: Literal["normal", "xavier"] = "normal"
-    """Weights are drawn from a normal distribution of standard deviation .02, or as Glorot and Bengio do."""
+    init: Literal["normal", "xavier", "torch"] = "normal"
+    """Weights are drawn from a normal distribution of standard deviation .02, or as Glorot and Bengio do, or as torch
+    does if nobody says how: vectors of standard deviation 1."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "sasrec": {"loss": {"kind": "bce"}},
@@ -57,8 +58,11 @@ class SASRecSettings(NeuralSettings):
         "gsasrec": {
             "dim": 128,
             "dropout": 0.5,
+            "positions": "from-end",
+            "scale": False,
+            "project": False,
             "tied": False,
-            "init": "xavier",
+            "init": "torch",
             "loss": {"kind": "gbce", "t": 0.75},
         },
         "esasrec": {
@@ -128,7 +132,16 @@ class SASRec(NeuralRecommender[SASRecSettings]):
 
 
 def _draw(network: nn.Module, init: str) -> None:
-    """Draw the weights of all maps and tables anew; biases begin at 0."""
+    """Draw the weights of all maps and tables anew; biases begin at 0, but for those of `torch`."""
+    if init == "torch":
+        maps = [module for module in network.modules() if isinstance(module, nn.Linear)]
+        drawn = {id(weight) for module in maps for weight in module.parameters()}
+        for module in maps:
+            module.reset_parameters()
+        for weight in network.parameters():
+            if weight.dim() >= 2 and id(weight) not in drawn:
+                nn.init.normal_(weight)
+        return
     for name, weight in network.named_parameters():
         if weight.dim() < 2:
             if name.endswith("bias"):

@@ -1,18 +1,20 @@
 """Moments: what is known at the instant of a question beside what the vectors say.
 
 ```
-score(item) = h . e[item] + b[item] + (1, w(h)) . drift(item, instant) + (1, r(h)) . repeat(item, history)
+score(item) = h . e[item] + b[item] + w(h) . drift(item, instant)
+            + (a[item] + r(h) . repeat(item, history) for items of the history)
 ```
 
 `drift` is a small network over how often the item was wanted (and shown) in several windows before the
-instant and how old it is; `repeat` one over how often and how long ago the person had it.  Both
-give several numbers, and the query says how much it makes of each: how far a person follows
+instant and how old it is; `repeat` one over how often and how long ago the person had it, and `a` says what is
+had again at all.  Both give several numbers, and the query says how much it makes of each: how far a person follows
 the news of the hour, or buys the same again, is learnt.
 
 Training puts questions as an evaluation does, those of one short while at once, so that what is
 known of the items then is worked out once for all of them; and the softmax is over all items.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nextsession.data.log import SessionLog
+from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.jagged import Batch
 from nextsession.nn.networks import Examples, Head, Network
 from nextsession.nn.ops.moment_cross_entropy import Raised, Runs, moment_cross_entropy, moment_scores
@@ -192,6 +195,7 @@ class MomentNetwork(Network):
         self.bias = nn.Parameter(torch.zeros(n_items))
         self.drift = _map(n_features, hidden, width) if n_features else None
         self.repeat = _map(N_FEATURES, hidden, width) if repeat else None
+        self.again = nn.Parameter(torch.zeros(n_items)) if repeat else None
         self.of_drift = _weights(dim, width) if n_features else None
         self.of_repeat = _weights(dim, width) if repeat else None
 
@@ -233,11 +237,11 @@ class MomentNetwork(Network):
 
     def raised(self, queries: Tensor, found: Known) -> Raised:
         """Return by how much the scores of what people had before are raised."""
-        if self.repeat is None or self.of_repeat is None:
+        if self.repeat is None or self.of_repeat is None or self.again is None:
             return Raised(found.rows, found.had, queries.new_zeros(len(found.rows)))
         weights: Tensor = self.of_repeat(queries)[found.rows]
         numbers: Tensor = self.repeat(found.features)
-        return Raised(found.rows, found.had, (weights * numbers).sum(1))
+        return Raised(found.rows, found.had, (weights * numbers).sum(1) + self.again[found.had])
 
 
 def _map(features: int, hidden: int, width: int) -> nn.Module:
@@ -332,3 +336,26 @@ def answered(network: MomentNetwork, queries: Tensor, found: Known, never: NDArr
         ).numpy()
     scores[:, never] -= np.float32(1e6)
     return scores
+
+
+def grown(network: MomentNetwork, n_items: int) -> MomentNetwork:
+    """Return a copy of the network that knows items up to `n_items`; new ones have the mean vector and bias of all."""
+    found = copy.deepcopy(network)
+    for module in found.modules():
+        if isinstance(module, ItemEmbedding):
+            module.weight = _more_rows(module.weight, module.n_items, n_items)
+            module.n_items = n_items
+    found.bias = _more_rows(found.bias, len(found.bias), n_items)
+    if found.again is not None:
+        found.again = _more_rows(found.again, len(found.again), n_items)
+    if found.head.bias is not None:
+        found.head.bias = _more_rows(found.head.bias, len(found.head.bias), n_items)
+    return found
+
+
+def _more_rows(weight: nn.Parameter, old: int, new: int) -> nn.Parameter:
+    """Put rows that are the mean of the first `old` behind those, before what special tokens have."""
+    known = weight.detach()
+    mean = known[:old].mean(0, keepdim=True)
+    rows = torch.cat([known[:old], mean.expand(new - old, *mean.shape[1:]), known[old:]])
+    return nn.Parameter(rows.contiguous(), requires_grad=weight.requires_grad)

@@ -5,7 +5,9 @@ from numpy.typing import NDArray
 
 from nextsession.compiled import compiled
 
-N_FEATURES = 8
+N_FEATURES = 10
+DECAYS = (0.5, 0.9)
+"""What an event in the session before counts for, beside one in the last session, and so on."""
 _MINUTE = 60_000.0
 
 
@@ -22,13 +24,14 @@ def repeats(
     """Return every distinct item of every history, with what is known of it.
 
     Returns:
-        Rows `(K,)`, never falling; items `(K,)`, no pair twice; and features `(K, 8)`: log(1 + events in
+        Rows `(K,)`, never falling; items `(K,)`, no pair twice; and features `(K, 10)`: log(1 + events in
         which it was wanted), log(1 + events in which it was ignored), log(1 + sessions since it was last
         wanted), log(1 + minutes since its last event) / 8, was it wanted in the last session, share
-        of the sessions in which it was wanted, was it ever wanted, and log(1 + sessions of the history).
+        of the sessions in which it was wanted, was it ever wanted, log(1 + sessions of the history), and twice
+        log(1 + events in which it was wanted, older ones less, see `DECAYS`).
     """
     rows, found = np.empty(len(items), np.int64), np.empty(len(items), np.int64)
-    features = np.zeros((len(items), 8), np.float32)
+    features = np.zeros((len(items), N_FEATURES), np.float32)
     stamps, slots = np.full(n_items, -1, np.int64), np.empty(n_items, np.int64)
     last_session = np.empty(len(items), np.int64)
     n = 0
@@ -47,6 +50,8 @@ def repeats(
                     features[k, 1] += 1
                     continue
                 features[k, 0] += 1
+                for d in range(len(DECAYS)):
+                    features[k, 8 + d] += DECAYS[d] ** (end - 1 - s)
                 if last_session[k] != s:
                     features[k, 5] += 1
                     last_session[k] = s
@@ -55,6 +60,8 @@ def repeats(
             since = end - 1 - last_session[k] if last_session[k] >= 0 else sessions
             features[k, 6] = 1.0 if last_session[k] >= 0 else 0.0
             features[k, 4] = 1.0 if last_session[k] == end - 1 else 0.0
+            for d in range(len(DECAYS)):
+                features[k, 8 + d] = np.log1p(features[k, 8 + d])
             features[k, 0] = np.log1p(features[k, 0])
             features[k, 1] = np.log1p(features[k, 1])
             features[k, 2] = np.log1p(np.float64(since))

@@ -65,6 +65,7 @@ def test_a_log_without_times_or_exposures_has_fewer_models():
     names = {arm.name for arm in arms("overall", StudySettings(), Known(timed=False, ignored=False))}
     assert not any("recent" in name or "time-aware" in name for name in names)
     assert "HSTU+" not in names
+    assert "SASRec+, with repeats" in names
     with pytest.raises(DataError, match=r"only what was wanted\. Choose a log with exposures"):
         arms("alpha", StudySettings(), Known(timed=True, ignored=False))
 

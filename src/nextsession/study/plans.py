@@ -90,12 +90,9 @@ class Arm:
     @property
     def timed(self) -> bool:
         """Does it know the instant of the question?  Such rows have a column of their own."""
-        settings = self.settings
-        return (
-            self.model in ("recent", "oracle")
-            or settings.get("moment") is not None
-            or settings.get("time") == "relative"
-        )
+        moment = self.settings.get("moment")
+        reads = moment is not None and bool(moment.get("windows", True))
+        return self.model in ("recent", "oracle") or reads or self.settings.get("time") == "relative"
 
     @property
     def trained(self) -> bool:
@@ -182,8 +179,11 @@ def _overall(settings: StudySettings, known: Known) -> list[Arm]:
         own = session_level(settings)
         ours.append(Arm(f"SessionRec, {settings.within}", "sessionrec", own, against=BEST_OF_ITEMS))
     found = [*ours, *_over_items(settings, known)]
+    chosen = found[len(ours) - 1 :]
     if settings.timed and known.timed:
-        found += [_with_time(arm) for arm in found[len(ours) - 1 :]]
+        found += [_with_time(arm) for arm in chosen]
+    if not known.timed:
+        found += [_with_repeats(arm) for arm in chosen]
     return [*found, *_counting(known)]
 
 
@@ -207,6 +207,12 @@ def _with_time(arm: Arm) -> Arm:
     if "time" in arm.settings:
         more["time"] = "relative"
     return Arm(f"{arm.name}, time-aware", arm.model, {**arm.settings, **more}, arm.kind, arm.against)
+
+
+def _with_repeats(arm: Arm) -> Arm:
+    """Return the form of a network that scores what the person had before; all it needs is the order of events."""
+    more = {"moment": {"asks": "next-session", "windows": []}, "loss": {"kind": "softmax"}}
+    return Arm(f"{arm.name}, with repeats", arm.model, {**arm.settings, **more}, arm.kind, arm.against)
 
 
 def _counting(known: Known) -> list[Arm]:

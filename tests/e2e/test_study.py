@@ -60,9 +60,9 @@ def test_studies_share_what_was_trained_and_go_on(capsys, tmp_path, monkeypatch)
 
 
 def test_a_wrong_study_is_refused(capsys):
-    code, _, err = run(capsys, "study", "overal", *SMALL)
+    code, _, err = run(capsys, "study", "tables", *SMALL)
     assert code == 2
-    assert "There is no study 'overal'" in err
+    assert "There is no study 'tables'" in err
 
 
 def test_scaling_foretells_before_it_checks(capsys, tmp_path):

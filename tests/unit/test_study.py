@@ -106,8 +106,8 @@ def test_every_study_can_be_asked_of_every_set(name, data):
 
 
 def test_unknown_studies_and_settings_are_refused():
-    with pytest.raises(ConfigError, match=r"There is no study 'overal'\. Studies: overall, backbones"):
-        read("overal", {"shop": {}})
+    with pytest.raises(ConfigError, match=r"There is no study 'tables'\. Studies: overall, backbones"):
+        read("tables", {"shop": {}})
     with pytest.raises(ConfigError, match="Did you mean 'epochs'"):
         read("overall", {"shop": {}}, ["study.epoch=3"])
 

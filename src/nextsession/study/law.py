@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
+from scipy.optimize import least_squares, nnls
 
 from nextsession.errors import DataError
 
@@ -61,9 +61,7 @@ def fit(events: Floats, widths: Floats, missed: Floats) -> Law:
     best: tuple[float, Floats] | None = None
     for start in _STARTS:
         found = least_squares(
-            lambda powers: _residuals(powers, n, w, missed, parts),
-            np.full(sum(parts), start),
-            bounds=(1e-3, _STEEPEST),
+            _residuals, np.full(sum(parts), start), bounds=(1e-3, _STEEPEST), args=(n, w, missed, parts)
         )
         if best is None or found.cost < best[0]:
             best = float(found.cost), found.x
@@ -86,8 +84,6 @@ def _columns(powers: Floats, n: Floats, w: Floats, parts: list[bool]) -> Floats:
 
 
 def _linear(powers: Floats, n: Floats, w: Floats, missed: Floats, parts: list[bool]) -> Floats:
-    from scipy.optimize import nnls
-
     found: Floats = nnls(_columns(powers, n, w, parts), missed)[0]
     return found
 

@@ -8,7 +8,8 @@ NextSessionError
 ├── NotFittedError (RuntimeError)     a model was asked before it learnt
 ├── ModelError (RuntimeError)         a model broke its contract (NaN scores, wrong shapes)
 ├── TrainingError (RuntimeError)      learning cannot go on: the loss is not a number, memory does not suffice
-└── ArtifactError (RuntimeError)      a saved model or prepared log is damaged, missing or too new
+├── ArtifactError (RuntimeError)      a saved model or prepared log is damaged, missing or too new
+└── StoreError (OSError)              the events of a server cannot be read or written
 ```
 
 Each is also a built-in kind, so `except ValueError` works.  Messages say what must hold, what was
@@ -49,6 +50,10 @@ class TrainingError(NextSessionError, RuntimeError):
 
 class ArtifactError(NextSessionError, RuntimeError):
     """A saved model or prepared log is damaged, missing or written by a newer version."""
+
+
+class StoreError(NextSessionError, OSError):
+    """The events of a server cannot be read or written."""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -364,8 +364,10 @@ class Recommender(ABC, Generic[C]):
         latest = histories.last_times
         if asked_at is None:
             return np.maximum(latest, self.trained_until_ - 1) + 1
-        instants = np.broadcast_to(np.asarray(asked_at, dtype=np.int64), len(histories))
-        if np.any(instants < latest):
+        instants = np.asarray(asked_at, dtype=np.int64)
+        if instants.shape != latest.shape:
+            instants = np.broadcast_to(instants, len(histories))
+        if (instants < latest).any():
             row = int(np.argmax(instants < latest))
             raise DataError(f"Question {row} is asked at {instants[row]}, before its last event at {latest[row]}.")
         return instants

@@ -3,6 +3,8 @@
 ```
 runs/markov/
 ├── manifest.json  arrays.safetensors  vocabulary.arrow     see `nextsession.artifacts`
+├── golden.json                                             questions and answers, see `nextsession.golden`
+├── item_table.arrow                                        titles and features of the items, if there are any
 └── experiment.toml                                         resolved: every setting, given or not
 ```
 
@@ -15,9 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nextsession.artifacts import read_manifest
+from nextsession.data.items import ItemTable
+from nextsession.data.storage import write_item_table
 from nextsession.errors import ArtifactError, ConfigError
 from nextsession.experiment import Experiment
 from nextsession.files import whole_directory
+from nextsession.golden import write_golden
 from nextsession.recommender import Recommender
 from nextsession.splits import Split
 
@@ -35,9 +40,21 @@ def check_place(place: Path) -> None:
 
 
 def save_run(
-    place: Path, model: Recommender[Any], experiment: Experiment, learnt_from: Literal["train", "everything"]
+    place: Path,
+    model: Recommender[Any],
+    experiment: Experiment,
+    learnt_from: Literal["train", "everything"],
+    *,
+    items: ItemTable | None = None,
 ) -> None:
     """Write a fitted model and its experiment, whole or not at all.
+
+    Args:
+        place: The directory.
+        model: The model.
+        experiment: What it came of.
+        learnt_from: The training part of the log, or all of it.
+        items: What is known of the items, in the order of the model's vocabulary.
 
     Raises:
         ArtifactError: Something that is no saved model stands at `place`.
@@ -49,6 +66,9 @@ def save_run(
         for file in inner.iterdir():
             file.rename(scratch / file.name)
         inner.rmdir()
+        write_golden(model, scratch)
+        if items is not None:
+            write_item_table(scratch / "item_table.arrow", items)
         (scratch / _EXPERIMENT).write_text(experiment.toml(), encoding="utf-8")
 
 

@@ -14,6 +14,7 @@ TREE = {
     "ModelError": RuntimeError,
     "TrainingError": RuntimeError,
     "ArtifactError": RuntimeError,
+    "StoreError": OSError,
 }
 
 

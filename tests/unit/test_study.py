@@ -11,6 +11,7 @@ from nextsession.experiment import ModelChoice
 from nextsession.study import scaling
 from nextsession.study.estimates import draw
 from nextsession.study.law import Law, fit
+from nextsession.study.page import page
 from nextsession.study.plans import ALPHAS, BEST_OF_ITEMS, METRICS, TITLES, Arm, Known, StudySettings, arms
 from nextsession.study.run import read, specs
 from nextsession.study.summary import Measured, Summary, rival
@@ -278,3 +279,26 @@ def test_time_aware_rows_have_a_table_of_their_own_with_a_best_of_their_own(tmp_
     assert "| blind | **0.1000** |" in markdown(blind)
     summary.save(tmp_path / "overall.json")
     assert Summary.load(tmp_path / "overall.json") == summary
+
+
+def _interval(mean):
+    return {"mean": mean, "low": mean - 0.01, "high": mean + 0.02}
+
+
+@pytest.mark.parametrize("name", [name for name in TITLES if name != "scaling"])
+def test_every_study_has_a_page_that_loads_nothing(name):
+    metrics = {m: _interval(0.2) for m in (*METRICS, "slate_auc", "slate_ndcg@10")}
+    curve = {"epoch": [1.0, 2.0], "loss": [2.0, 1.0], "cpu_seconds": [3.0, 3.0], "ndcg@100": [0.1, 0.2]}
+    models = [
+        Measured("0", "items", False, x=0.0, metrics=metrics, curve=curve),
+        Measured("<b>", "sessions", False, "0", 1.0, 2, metrics, {m: _interval(0.1) for m in (*metrics, "gain")}),
+        Measured("failed", "items", False, failure="it broke"),
+    ]
+    data = {"name": "log", "protocol": "leave-one-session-out", "train": {"users": 3}, "test_questions": 2}
+    text = page(Summary(name, data, {"seeds": 2}, f"nextsession study {name}", None, models))
+    assert "<svg" in text
+    assert "&lt;b&gt;" in text
+    assert "it broke" in text
+    assert "http" not in text.replace("http://www.w3.org", "").replace("http-equiv", "")
+    if name == "overall":
+        assert "&lt;b&gt; is best over the six metrics, +10.0% (+9.0% to +12.0%) beside 0" in text

@@ -28,11 +28,15 @@ from nextsession.cli import (
     docs,
     doctor,
     evaluate,
+    export,
     fit,
+    index,
     models,
     new_model,
     prepare,
     recommend,
+    replay,
+    serve,
     study,
 )
 from nextsession.cli.terminal import be_quiet, complain, unwrapped
@@ -55,6 +59,10 @@ app.command("fit", epilog=fit.EXAMPLES)(fit.fit)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command("recommend", epilog=recommend.EXAMPLES)(recommend.recommend)
+app.command("index", epilog=index.EXAMPLES)(index.index)
+app.command("serve", epilog=serve.EXAMPLES)(serve.serve)
+app.command("replay", epilog=replay.EXAMPLES)(replay.replay)
+app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("models", epilog=models.EXAMPLES)(models.models)
 app.command("check", epilog=check.EXAMPLES)(check.check)
 app.command("new-model", epilog=new_model.EXAMPLES)(new_model.new_model)

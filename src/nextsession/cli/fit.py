@@ -3,7 +3,7 @@
 import time
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -84,7 +84,8 @@ def fit(
         spent = time.process_time() - begun
         if not processes.first:
             return
-        save_run(place, made, wanted, "everything" if everything else "train")
+        learnt_from: Literal["train", "everything"] = "everything" if everything else "train"
+        save_run(place, made, wanted, learnt_from, items=log.item_table)
     facts = {
         "artifact": str(place),
         "model": choice.name,

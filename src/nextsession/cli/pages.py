@@ -13,8 +13,10 @@ _NOTE = "<!-- written by `nextsession docs`; do not edit -->"
 def pages() -> dict[str, str]:
     """Return every page by its name in `docs/reference/`."""
     from nextsession.registry import names
+    from nextsession.serving.openapi import text
 
     found = {
+        "openapi.json": text(),
         "commands.md": _commands(),
         "settings.md": _settings(),
         "data-sets.md": _data_sets(),

@@ -13,6 +13,9 @@ from nextsession.data.items import ItemTable
 from nextsession.data.vocabulary import Id, Vocabulary
 from nextsession.errors import DataError
 
+_WANTED = np.broadcast_to(np.int8(1), 10_000)
+_ONE_USER, _ZERO, _NEVER = np.zeros(1, np.int64), np.zeros(1, np.int64), np.full(1, np.iinfo(np.int64).min)
+
 
 @dataclass(frozen=True, eq=False)
 class SessionLog:
@@ -123,6 +126,43 @@ class SessionLog:
             user_offsets=offsets_of(np.bincount(of_user[lengths > 0], minlength=len(users))),
             vocabulary=own,
         )
+
+    @classmethod
+    def of_one(
+        cls,
+        items: NDArray[np.int32],
+        times: NDArray[np.int64],
+        session_offsets: NDArray[np.int64],
+        vocabulary: Vocabulary,
+        *,
+        labels: NDArray[np.int8] | None = None,
+        actions: NDArray[np.int16] | None = None,
+        action_names: tuple[str, ...] = (),
+    ) -> "SessionLog":
+        """Build a log of one user without checking it: for servers, to which the checks would cost as much as answers.
+
+        The caller answers for every rule of a log.
+        """
+        one = object.__new__(cls)
+        n, sessions = len(items), len(session_offsets) - 1
+        one.__dict__.update(
+            items=items,
+            times=times,
+            session_offsets=session_offsets,
+            user_offsets=np.array([0, sessions]),
+            vocabulary=vocabulary,
+            labels=(_WANTED[:n] if n <= len(_WANTED) else np.broadcast_to(np.int8(1), n)) if labels is None else labels,
+            actions=actions,
+            action_names=action_names,
+            features={},
+            users=_ONE_USER,
+            item_table=None,
+            timed=True,
+            event_offsets=np.array([0, n]),
+            last_times=times[-1:] if n else _NEVER,
+            last_sessions=(session_offsets[-2:-1], session_offsets[-1:]) if n else (_ZERO, _ZERO),
+        )
+        return one
 
     # -- sizes ----------------------------------------------------------------------------------
 

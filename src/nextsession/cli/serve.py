@@ -1,0 +1,172 @@
+"""`nextsession serve`: models behind HTTP, with a store of events and a page."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nextsession.cli.terminal import DryRun, examples, remark, show_json
+from nextsession.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from nextsession.serving.process import ServeSettings
+
+EXAMPLES = examples(
+    "nextsession serve runs/vmisknn",
+    "nextsession serve runs/vmisknn runs/gru4rec  # two arms: half of the visitors each, side by side on the page",
+    "nextsession serve main=runs/vmisknn:9 new=runs/sasrec:1 --state /var/lib/shop --workers 2",
+    "nextsession serve runs/vmisknn --host 0.0.0.0 --keys keys.toml --origin https://shop.example",
+    "nextsession serve runs/vmisknn --dry-run",
+)
+
+
+def serve(
+    artifacts: Annotated[
+        list[str], typer.Argument(metavar="ARTIFACT...", help="Models that `fit` wrote; \\[ARM=]FOLDER\\[:WEIGHT].")
+    ],
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 chooses one.")] = 8000,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Processes that answer.")] = 1,
+    state: Annotated[str, typer.Option("--state", help="The folder of the events; 'memory' forgets.")] = "runs/state",
+    items: Annotated[
+        str | None, typer.Option("--items", help="Titles: a prepared log, or a table with the columns id and title.")
+    ] = None,
+    models: Annotated[
+        list[str] | None, typer.Option("--models", help="A folder to load artifacts from later; repeat.")
+    ] = None,
+    keys: Annotated[
+        Path | None, typer.Option("--keys", help="A TOML file of keys; needed beyond this machine.")
+    ] = None,
+    origin: Annotated[
+        list[str] | None, typer.Option("--origin", help="A site whose pages may ask, as https://shop.example; repeat.")
+    ] = None,
+    host_name: Annotated[
+        list[str] | None, typer.Option("--host-name", help="A name the server is addressed by; repeat.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", min=0.001, help="Requests a second of each key or address.")
+    ] = None,
+    gap: Annotated[
+        str | None, typer.Option("--gap", help="The silence that ends a session; as in training if not given.")
+    ] = None,
+    ttl: Annotated[str, typer.Option("--ttl", help="A visitor silent for longer is unknown.")] = "30d",
+    keep: Annotated[
+        int, typer.Option("--keep", min=1, max=10_000, help="Latest events of a visitor that count.")
+    ] = 200,
+    retention: Annotated[
+        str | None, typer.Option("--retention", help="How long events stay in the log; for ever if not given.")
+    ] = None,
+    largest_body: Annotated[int, typer.Option("--largest-body", min=1000, help="Bytes of a request.")] = 1_000_000,
+    access_log: Annotated[bool, typer.Option("--access-log", help="A line for every request.")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Serve models: events in, recommendations out, a page at the root.
+
+    An event is acknowledged when it is on the disk.  Several artifacts are arms of a comparison: each visitor
+    gets one of them, always the same.
+    """
+    settings = _settings(
+        artifacts, host=host, port=port, workers=workers, state=state, items=items, models=models, keys=keys,
+        origin=origin, host_name=host_name, rate=rate, gap=gap, ttl=ttl, keep=keep, retention=retention,
+        largest_body=largest_body, access_log=access_log,
+    )  # fmt: skip
+    from nextsession.serving.logs import to_stderr
+    from nextsession.serving.process import build, check, described, run
+
+    check(settings)
+    if dry_run:
+        import msgspec
+
+        server = build(msgspec.structs.replace(settings, state=None, workers=1), clock=lambda: 0)
+        show_json({**described(server), "settings": msgspec.to_builtins(settings)})
+        server.engine.store.close()
+        return
+    to_stderr()
+    run(settings, remark)
+
+
+def _settings(
+    artifacts: list[str],
+    *,
+    host: str,
+    port: int,
+    workers: int,
+    state: str,
+    items: str | None,
+    models: list[str] | None,
+    keys: Path | None,
+    origin: list[str] | None,
+    host_name: list[str] | None,
+    rate: float | None,
+    gap: str | None,
+    ttl: str,
+    keep: int,
+    retention: str | None,
+    largest_body: int,
+    access_log: bool,
+) -> "ServeSettings":
+    try:
+        from nextsession.serving.process import ServeSettings
+        from nextsession.serving.server import ServerSettings
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"The server needs {error.name}, which is not installed: pip install 'nextsession[serve]'."
+        ) from None
+
+    named = [arm_of(text) for text in artifacts]
+    names = [name for name, _, _ in named]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"Two artifacts would be the arm {name!r}; name them, as in old=runs/a new=runs/b.")
+    return ServeSettings(
+        artifacts={name: place for name, place, _ in named},
+        weights={name: weight for name, _, weight in named},
+        state=None if state == "memory" else state,
+        host=host,
+        port=port,
+        workers=workers,
+        gap=None if gap is None else _duration("--gap", gap),
+        ttl=_duration("--ttl", ttl),
+        keep=keep,
+        items=items,
+        models=tuple(models or ()),
+        keys=None if keys is None else str(keys),
+        server=ServerSettings(
+            largest_body=largest_body,
+            rate=rate,
+            origins=tuple(origin or ()),
+            hosts=tuple(host_name) if host_name else None,
+            retention=None if retention is None else _duration("--retention", retention),
+            access_log=access_log,
+        ),
+    )
+
+
+def arm_of(text: str) -> tuple[str, str, float]:
+    """Read `[ARM=]FOLDER[:WEIGHT]`.
+
+    >>> arm_of("runs/sasrec"), arm_of("new=runs/sasrec:0.1")
+    (('sasrec', 'runs/sasrec', 1.0), ('new', 'runs/sasrec', 0.1))
+    """
+    name, given, place = text.partition("=") if "=" in text else ("", "", text)
+    folder, colon, number = place.rpartition(":")
+    weight = 1.0
+    if colon and number and set(number) <= set("0123456789."):
+        try:
+            place, weight = folder, float(number)
+        except ValueError:
+            raise ConfigError(f"A weight must be a number from 0, got {number!r} in {text!r}.") from None
+    name = name if given else Path(place).resolve().name
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+        raise ConfigError(f"An arm needs a name of letters, digits, - and _, got {name!r} in {text!r}.")
+    return name, place, weight
+
+
+def _duration(flag: str, text: str) -> int:
+    from nextsession.config import milliseconds
+
+    try:
+        return milliseconds(int(text) if text.isdecimal() else text)
+    except ValueError as error:
+        raise ConfigError(f"{flag} {error}.") from None

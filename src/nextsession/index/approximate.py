@@ -1,0 +1,157 @@
+"""Indexes of Faiss: inverted lists of quantised vectors, and graphs (needs the extra `index`)."""
+
+import json
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextsession.errors import ArtifactError, ModelError
+from nextsession.index.contract import DEPTH, ItemIndex, kept_promise, recall_of
+from nextsession.scores import DotScores, Limits
+
+_EFFORTS = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
+_MARGIN = 0.004
+"""How much better than promised the effort is chosen, since it is chosen on other queries than it is measured on."""
+_FAR = 1000.0
+"""A vector with a number so many times as large as usual is of an item that is never wanted: models mark them so."""
+_TRAINED_ON = 40
+"""Vectors for each inverted list from which the lists are learnt."""
+
+
+def faiss() -> Any:
+    """Return Faiss.
+
+    Raises:
+        ModelError: It is not installed.
+    """
+    try:
+        import faiss as library
+    except ModuleNotFoundError:
+        raise ModelError("An approximate index needs faiss: pip install 'nextsession[index]'.") from None
+    return library
+
+
+class Approximate(ItemIndex):
+    """What indexes of Faiss have in common: which columns and rows they hold, and how hard they look."""
+
+    _columns: NDArray[np.int64]  # those that queries read
+    _codes: NDArray[np.int64]  # (n,) the items that are in it
+    _index: Any
+
+    def __init__(self, vectors: NDArray[np.float32]) -> None:
+        """Take the vectors."""
+        super().__init__(vectors)
+        self.effort = _EFFORTS[0]
+        self._bits: tuple[NDArray[np.bool_], NDArray[np.uint8]] | None = None
+
+    @classmethod
+    def build(
+        cls, vectors: NDArray[np.float32], queries: NDArray[np.float32], *, least_recall: float, seed: int = 0
+    ) -> Self:
+        """Build an index, and choose how hard it looks: no harder than the promise asks for."""
+        self = cls(vectors)
+        self._columns = np.flatnonzero(np.any(queries != 0, axis=0))
+        size = np.abs(vectors).max(axis=1)
+        self._codes = np.flatnonzero(size <= _FAR * max(float(np.median(size)), 1e-9))
+        inner = np.ascontiguousarray(vectors[np.ix_(self._codes, self._columns)])
+        self._index = self._made(inner, seed)
+        if len(queries) < 2:
+            raise ArtifactError(f"The recall of an index is measured on queries; there are {len(queries)}.")
+        tuned, measured = queries[::2], queries[1::2]
+        for self.effort in _EFFORTS:
+            if recall_of(self, tuned) >= min(1.0, least_recall + _MARGIN):
+                break
+        self.recall = kept_promise(self, measured, least_recall)
+        return self
+
+    @abstractmethod
+    def _made(self, vectors: NDArray[np.float32], seed: int) -> Any:
+        """Return an index of Faiss that holds these vectors."""
+
+    @abstractmethod
+    def _parameters(self, selector: Any) -> Any:
+        """Return how hard Faiss should look, and at what."""
+
+    def _candidates(
+        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
+    ) -> Sequence[NDArray[np.int64]]:
+        wanted = np.ascontiguousarray(queries[:, self._columns])
+        unlike = np.count_nonzero(queries, axis=1) > np.count_nonzero(wanted, axis=1)
+        selector = None if allowed is None else self._selector(allowed)
+        _, places = self._index.search(wanted, min(k + DEPTH, len(self._codes)), params=self._parameters(selector))
+        found = [self._codes[row[row >= 0]] for row in places]
+        for row in np.flatnonzero(unlike):  # a query unlike all that the index was made for, such as nobody's
+            limits = Limits(np.zeros(2, np.int64), np.zeros(0, np.int32), allowed)
+            top = DotScores(queries[row : row + 1], self.vectors).top(k, limits).items[0]
+            found[row] = top[top >= 0].astype(np.int64)
+        return found
+
+    def _selector(self, allowed: NDArray[np.bool_]) -> Any:
+        bits = self._bits
+        if bits is None or bits[0] is not allowed:
+            bits = self._bits = allowed, np.packbits(allowed[self._codes], bitorder="little")
+        return faiss().IDSelectorBitmap(bits[1])
+
+    def save(self, folder: Path) -> None:
+        """Write the index of Faiss, and how it is used."""
+        faiss().write_index(self._index, str(folder / "index.faiss"))
+        np.save(folder / "codes.npy", self._codes)
+        facts = {"columns": self._columns.tolist(), "effort": self.effort, "recall": self.recall}
+        (folder / "index.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, vectors: NDArray[np.float32]) -> Self:
+        """Map what `save` wrote into memory, so that processes share it."""
+        self, library = cls(vectors), faiss()
+        facts = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        self._columns, self.effort, self.recall = np.array(facts["columns"]), facts["effort"], facts["recall"]
+        self._codes = np.load(folder / "codes.npy", allow_pickle=False)
+        try:
+            self._index = library.read_index(str(folder / "index.faiss"), library.IO_FLAG_MMAP_IFC)
+        except RuntimeError as error:
+            raise ArtifactError(f"{folder} is damaged: {str(error).splitlines()[0]}") from None
+        if self._index.ntotal != len(self._codes) or self._codes.max(initial=-1) >= len(vectors):
+            raise ArtifactError(f"{folder} is of other items; build the index again.")
+        return self
+
+
+class InvertedLists(Approximate):
+    """About `4 sqrt(V)` lists of near vectors in bytes; the nearest lists of a query are looked through."""
+
+    kind = "ivf"
+
+    def _made(self, vectors: NDArray[np.float32], seed: int) -> Any:
+        library = faiss()
+        n, width = vectors.shape
+        lists = max(1, min(int(4 * n**0.5), n // _TRAINED_ON))
+        index = library.index_factory(width, f"IVF{lists},SQ8", library.METRIC_INNER_PRODUCT)
+        index.cp.seed = seed + 1234
+        some = np.random.default_rng(seed).permutation(n)[: _TRAINED_ON * lists]
+        index.train(vectors[np.sort(some)])
+        index.add(vectors)
+        return index
+
+    def _parameters(self, selector: Any) -> Any:
+        more = {} if selector is None else {"sel": selector}
+        return faiss().SearchParametersIVF(nprobe=min(self.effort, self._index.nlist), **more)
+
+
+class Graph(Approximate):
+    """A navigable graph; good where vectors are of like length, poor where they are not, which is measured."""
+
+    kind = "hnsw"
+
+    def _made(self, vectors: NDArray[np.float32], seed: int) -> Any:
+        library = faiss()
+        index = library.IndexHNSWFlat(vectors.shape[1], 32, library.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = 200
+        index.add(vectors)
+        return index
+
+    def _parameters(self, selector: Any) -> Any:
+        more = {} if selector is None else {"sel": selector}
+        return faiss().SearchParametersHNSW(efSearch=max(self.effort, DEPTH), **more)

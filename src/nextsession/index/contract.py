@@ -1,0 +1,150 @@
+"""ItemIndex: what every kind of index does, what it promises, and how the promise is measured."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Self, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextsession.data.log import offsets_of
+from nextsession.errors import ArtifactError
+from nextsession.scores import DotScores, Limits, SparseScores, TopK
+
+DEPTH = 100
+"""Recall is measured at this length of list."""
+FEW = 0.02
+"""Where a filter leaves a smaller share of the items than this, they are looked through one by one."""
+
+
+class ItemIndex(ABC):
+    """Finds the items whose vectors have the largest dot products with a query.
+
+    An index only chooses which items are looked at: scores are exact, ties go as in all lists, and
+    barred items never appear.  A list is short only where fewer items are left.  An index is never
+    changed; where items change another is built and takes its place whole.
+    """
+
+    kind: ClassVar[str]
+    recall: float = 1.0
+    """Share of the exact best `DEPTH` that was found, measured when it was built, on queries it was not tuned on."""
+
+    def __init__(self, vectors: NDArray[np.float32]) -> None:
+        """Take the vectors, `(V, D)`: one row an item; kept, not copied."""
+        self.vectors = vectors
+
+    # -- what kinds of index implement ----------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def build(
+        cls, vectors: NDArray[np.float32], queries: NDArray[np.float32], *, least_recall: float, seed: int = 0
+    ) -> Self:
+        """Build an index.
+
+        Args:
+            vectors: One row an item, `(V, D)`.
+            queries: Such as will be asked, `(Q, D)`: what the model makes of histories.
+            least_recall: What is promised.
+            seed: Chooses among equally meant indexes.
+
+        Raises:
+            ArtifactError: The promise cannot be kept; the message says what was reached.
+        """
+
+    @abstractmethod
+    def _candidates(
+        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
+    ) -> Sequence[NDArray[np.int64]]:
+        """Return codes of at least about `k` good items for each query, all of them allowed."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write everything but the vectors into a folder."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, vectors: NDArray[np.float32]) -> Self:
+        """Read what `save` wrote, for the same vectors."""
+
+    # -- what they have in common ---------------------------------------------------------------
+
+    @final
+    def search(self, queries: NDArray[np.float32], k: int, limits: Limits | None = None) -> TopK:
+        """Return the best `k` items of every query, `(B, k)`, best first."""
+        bounds = limits or Limits.none(len(queries))
+        n_items, allowed = len(self.vectors), bounds.allowed
+        left = n_items if allowed is None else int(np.count_nonzero(allowed))
+        if allowed is not None and left < FEW * n_items:
+            some = np.flatnonzero(allowed)
+            found: Sequence[NDArray[np.int64]] = [some] * len(queries)
+        else:
+            most_barred = int(np.diff(bounds.offsets).max(initial=0))
+            found = self._candidates(queries, k + most_barred, allowed)
+        values = [self.vectors[codes] @ query for codes, query in zip(found, queries, strict=True)]
+        sparse = SparseScores(
+            offsets_of([len(codes) for codes in found]),
+            np.concatenate(found).astype(np.int32) if len(found) else np.zeros(0, np.int32),
+            np.concatenate(values).astype(np.float32) if len(found) else np.zeros(0, np.float32),
+            n_items,
+        )
+        top = sparse.top(k, bounds)
+        some_left = n_items > 0 and left >= FEW * n_items
+        short = np.flatnonzero(top.items[:, min(k, n_items) - 1] < 0).tolist() if some_left else []
+        for row in short:
+            exact = DotScores(queries[row : row + 1], self.vectors).top(k, bounds.rows(row, row + 1))
+            top.items[row], top.scores[row] = exact.items[0], exact.scores[0]
+        return top
+
+
+class Exact(ItemIndex):
+    """Multiplies every item with every query, block by block: the reference, and the choice for small catalogues."""
+
+    kind = "exact"
+
+    @classmethod
+    def build(
+        cls, vectors: NDArray[np.float32], queries: NDArray[np.float32], *, least_recall: float, seed: int = 0
+    ) -> Self:
+        """Keep the vectors; nothing else is needed."""
+        return cls(vectors)
+
+    def _candidates(
+        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
+    ) -> Sequence[NDArray[np.int64]]:
+        limits = Limits(np.zeros(len(queries) + 1, np.int64), np.zeros(0, np.int32), allowed)
+        items = DotScores(queries, self.vectors).top(k, limits).items
+        return [row[row >= 0].astype(np.int64) for row in items]
+
+    def save(self, folder: Path) -> None:
+        """Write nothing: the vectors are the model's."""
+
+    @classmethod
+    def load(cls, folder: Path, vectors: NDArray[np.float32]) -> Self:
+        """Keep the vectors."""
+        return cls(vectors)
+
+
+def recall_of(index: ItemIndex, queries: NDArray[np.float32]) -> float:
+    """Return the share of the exact best `DEPTH` items of the queries that an index finds."""
+    depth = min(DEPTH, len(index.vectors))
+    truth = DotScores(queries, index.vectors).top(depth).items
+    found = index.search(queries, depth).items
+    hits = sum(len(set(a.tolist()) & set(b.tolist())) for a, b in zip(truth, found, strict=True))
+    return hits / max(1, truth.size)
+
+
+def kept_promise(index: ItemIndex, queries: NDArray[np.float32], least_recall: float) -> float:
+    """Measure the recall of an index, and return it.
+
+    Raises:
+        ArtifactError: It is less than was promised.
+    """
+    reached = recall_of(index, queries)
+    if reached < least_recall:
+        raise ArtifactError(
+            f"The index {index.kind!r} finds {reached:.3f} of the best {DEPTH} items, and {least_recall:g} was "
+            "promised; promise less, or search exactly."
+        )
+    return reached

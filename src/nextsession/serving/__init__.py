@@ -1,0 +1,1 @@
+"""The live server: events in, recommendations out (needs the extra `serve`)."""

@@ -1,0 +1,184 @@
+"""The edge of the server: keys, limits, one form of error, and what is counted of every request."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from itertools import count
+from time import perf_counter
+from typing import Any, TypeAlias
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from nextsession.errors import ArtifactError, ConfigError, DataError, ModelError, StoreError, UnknownNameError
+from nextsession.serving.calls import Call, ParameterError, Route
+from nextsession.serving.server import Server
+from nextsession.serving.wire import HealthOut, Problem
+
+log = logging.getLogger(__name__)
+Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+_encode = msgspec.json.Encoder().encode
+_SAFE = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+_RETRY = {"retry-after": "1"}
+
+
+class ProblemError(Exception):
+    """A request that gets a problem for an answer."""
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        """Say what is wrong and what to do."""
+        super().__init__(detail)
+        self.status, self.detail, self.headers = status, detail, dict(headers or {})
+
+
+def problem(failed: ProblemError, request: str = "") -> Response:
+    """Return the one form of error."""
+    body = Problem(HTTPStatus(failed.status).phrase, failed.status, failed.detail, request)
+    return Response(_encode(body), failed.status, {**_SAFE, **failed.headers}, media_type="application/problem+json")
+
+
+def endpoint(server: Server, route: Route) -> Endpoint:
+    """Wrap a route in everything that holds for all of them."""
+    decoder = None if route.takes is None else msgspec.json.Decoder(route.takes)
+    counted: dict[int, str] = {}
+    process, numbers = secrets.token_urlsafe(6), count()
+
+    async def answer(request: Request) -> Response:
+        began = perf_counter()
+        name = f"{process}{next(numbers):x}"
+        server.in_flight += 1
+        try:
+            response = await _answer(server, route, decoder, request)
+        except Exception as error:
+            failed = failure(error)
+            if failed.status == 500:
+                log.exception("A request failed.", extra={"request": name, "route": route.path})
+            response = problem(failed, name)
+        finally:
+            server.in_flight -= 1
+        spent = perf_counter() - began
+        series = counted.get(response.status_code)
+        if series is None:
+            series = f'requests_total{{method="{route.method}",route="{route.path}",status="{response.status_code}"}}'
+            counted[response.status_code] = series
+        server.metrics.count(series)
+        if route.stage:
+            server.metrics.observe(f'seconds{{stage="{route.stage}"}}', spent)
+        if server.settings.access_log or response.status_code >= 500:
+            _note(name, route, response.status_code, spent)
+        return response
+
+    return answer
+
+
+async def _answer(
+    server: Server, route: Route, decoder: "msgspec.json.Decoder[Any] | None", request: Request
+) -> Response:
+    if route.scope is not None:
+        _admit(server, route, request)
+    if server.in_flight > server.settings.in_flight:
+        raise ProblemError(503, "More requests are being answered than this server takes on; come again.", _RETRY)
+    body = None
+    if decoder is not None:
+        body = decoder.decode(await read_body(request, server.settings.largest_body, server.settings.slowest_body))
+    found = await route.handle(Call(server, body, request.path_params, request.query_params))
+    if isinstance(found, str):
+        return Response(found, 200, _SAFE, media_type="text/plain; version=0.0.4")
+    status = 503 if isinstance(found, HealthOut) and found.status != "ok" else 200
+    return Response(_encode(found), status, _SAFE, media_type="application/json")
+
+
+def _admit(server: Server, route: Route, request: Request) -> None:
+    """See that whoever asks may ask this, and not too often."""
+    headers = request.headers
+    secret = headers.get("x-api-key")
+    if secret is None:
+        kind, _, value = headers.get("authorization", "").partition(" ")
+        secret = value.strip() if kind.lower() == "bearer" else None
+    key = server.keys.who(secret)
+    if key is None:
+        what = "is missing" if secret is None else "is not known"
+        raise ProblemError(401, f"The key {what}; send one in the header X-API-Key.", {"www-authenticate": "Bearer"})
+    if route.scope not in key.scopes:
+        raise ProblemError(403, f"The key {key.name!r} may not do this; it lacks the scope {route.scope!r}.")
+    if server.keys.open:
+        _same_origin(server, request)
+    client = request.client.host if request.client is not None else ""
+    wait = server.buckets.take(key.name if not server.keys.open else client, time.monotonic(), key.rate)
+    if wait:
+        raise ProblemError(429, "Too many requests; come again later.", {"retry-after": str(max(1, round(wait)))})
+
+
+def _same_origin(server: Server, request: Request) -> None:
+    """Where no key is needed, pages of others must not ask in the name of whoever looks at them."""
+    host = request.headers.get("host", "")
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    if server.settings.hosts is not None and name not in server.settings.hosts:
+        raise ProblemError(403, f"This server is not called {name[:100]!r}; name it with --host-name, or give it keys.")
+    origin = request.headers.get("origin")
+    if origin is None or origin in server.settings.origins or origin.partition("://")[2] == host:
+        return
+    raise ProblemError(403, "Pages of this origin may not ask; name it with --origin.")
+
+
+async def read_body(request: Request, largest: int, slowest: float) -> bytes:
+    """Return the body, unless it is too large or comes too slowly.
+
+    Raises:
+        ProblemError: It is.
+    """
+    told = request.headers.get("content-length", "0")
+    if told.isdigit() and int(told) > largest:
+        raise ProblemError(413, f"A body may have {largest} bytes, got {told}.")
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(slowest):
+            async for part in request.stream():
+                size += len(part)
+                if size > largest:
+                    raise ProblemError(413, f"A body may have {largest} bytes; this one has more.")
+                parts.append(part)
+    except TimeoutError:
+        raise ProblemError(408, f"The body did not arrive within {slowest:g} s; send it again.") from None
+    except ClientDisconnect:
+        raise ProblemError(400, "The body ended early.") from None
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def failure(error: Exception) -> ProblemError:
+    """Return what a request gets for an error; what is ours to mend says nothing of how we are built."""
+    if isinstance(error, ProblemError):
+        return error
+    if isinstance(error, msgspec.ValidationError | ParameterError | DataError):
+        return ProblemError(422, str(error))
+    if isinstance(error, msgspec.DecodeError | UnicodeDecodeError):
+        return ProblemError(400, f"The body is no JSON: {error}")
+    if isinstance(error, UnknownNameError):
+        return ProblemError(404, str(error))
+    if isinstance(error, ArtifactError | ConfigError | ModelError):
+        return ProblemError(409, str(error))
+    if isinstance(error, StoreError):
+        return ProblemError(
+            503, "Events cannot be read or made durable now; send them again with the same ids.", _RETRY
+        )
+    if isinstance(error, HTTPException):
+        return ProblemError(error.status_code, str(error.detail), error.headers)
+    return ProblemError(500, "Something failed on our side; it has been noted under the id of this request.")
+
+
+async def on_exception(request: Request, error: Exception) -> Response:
+    """Answer what no route takes."""
+    if isinstance(error, HTTPException) and error.status_code == 404:
+        return problem(ProblemError(404, "There is no such route; /openapi.json lists them."))
+    return problem(failure(error))
+
+
+def _note(name: str, route: Route, status: int, spent: float) -> None:
+    """Write a line of the log: the pattern of the route, never the ids in it."""
+    log.info("%s %d in %.1f ms", route.method, status, 1000 * spent, extra={"request": name, "route": route.path})

@@ -1,0 +1,379 @@
+"""Engine: everything a server does, without HTTP and without a clock.
+
+```
+ question ──► arm (by visitor) ──► history: record + event + item ──► model ──┐
+                                                                              ▼
+                 log ◄── impression ◄── list ◄── what is left: recent, then usual, then anything
+```
+
+A list is never empty for want of a model or of a history: what failed is named in `degraded`, and
+where each item came from in its `source`.
+"""
+
+import logging
+import math
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotInTime
+from itertools import count
+from time import perf_counter
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from nextsession.errors import StoreError, UnknownNameError
+from nextsession.serving.arms import Arm, Arms
+from nextsession.serving.events import NOTHING, Event, Kept, Outcome, Rules, Shown, kept, with_event
+from nextsession.serving.histories import History
+from nextsession.serving.questions import (
+    Answer,
+    Because,
+    Listed,
+    Question,
+    Seen,
+    Similar,
+    Source,
+)
+from nextsession.serving.recent import Recent
+from nextsession.serving.served import Served
+from nextsession.serving.store import Store
+
+log = logging.getLogger(__name__)
+
+EXPLAINED = 20
+"""Latest events whose weight is looked for."""
+_STOCK = "out of stock"
+_LAST = 2**62  # the place of an event that is not in the log yet
+
+
+class Asked:
+    """An answer, and the event that came with the question while it is on its way to the disk."""
+
+    def __init__(self, answer: Answer, recorded: "Future[list[Outcome]] | None", history: History) -> None:
+        """Take them."""
+        self.answer = answer
+        self.recorded = recorded
+        self.unknown = history.codes.count(-1)
+        """Events of the history whose items the model does not know."""
+        self.known = len(history.events) - self.unknown
+
+    def settled(self, outcomes: list[Outcome] | None) -> Answer:
+        """Return the answer with what became of the event; None: it could not be made durable."""
+        if self.recorded is None:
+            return self.answer
+        if outcomes is None:
+            degraded = tuple(dict.fromkeys([*self.answer.degraded, "store"]))
+            return msgspec.structs.replace(self.answer, degraded=degraded)
+        return msgspec.structs.replace(self.answer, recorded=outcomes[0])
+
+
+class Engine:
+    """Models, a store, and what to do when one of them fails."""
+
+    def __init__(self, arms: Arms, store: Store, *, recent: Recent | None = None) -> None:
+        """Take what was loaded and opened."""
+        self.arms = arms
+        self.store = store
+        self.recent = recent or Recent()
+        self._process, self._count = secrets.token_urlsafe(6), count()
+        self._stock: str | None = None
+        self._ever: dict[str, NDArray[np.bool_]] = {}  # by version: which items have been listed
+        self._alone = Rules(ttl=store.rules.ttl, keep=store.rules.keep)
+
+    # -- events ---------------------------------------------------------------------------------
+
+    def record(self, events: Sequence[Event], now: int) -> "Future[list[Outcome]]":
+        """Record events; done when they are durable.
+
+        Raises:
+            StoreError: Too much waits to be written.
+        """
+        return self.store.submit(events, now)
+
+    def refresh(self) -> None:
+        """Learn what other workers have done: what many want, what is out of stock.  Call it every second or so."""
+        while self.recent.follow(self.store):
+            pass
+        noted = self.store.noted(_STOCK)
+        if noted != self._stock or any(self._is_stale(served) for served in self._all_served()):
+            self._stock = noted
+            for served in self._all_served():
+                served.catalogue.out_of_stock = self.out_of_stock
+
+    @property
+    def out_of_stock(self) -> frozenset[str]:
+        """Ids of what nobody may get now."""
+        return frozenset(() if self._stock is None else msgspec.json.decode(self._stock, type=list[str]))
+
+    def restock(self, out: Iterable[str], back: Iterable[str]) -> frozenset[str]:
+        """Say what is out of stock and what is there again; return all that is out of stock."""
+        noted = self.store.noted(_STOCK)
+        known = set(() if noted is None else msgspec.json.decode(noted, type=list[str]))
+        after = (known | set(out)) - set(back)
+        self.store.note(_STOCK, msgspec.json.encode(sorted(after)).decode())
+        self.refresh()
+        return frozenset(after)
+
+    def _all_served(self) -> Iterator[Served]:
+        return (arm.served for arm in self.arms)
+
+    def _is_stale(self, served: Served) -> bool:
+        return served.catalogue.out_of_stock != self.out_of_stock
+
+    # -- answers --------------------------------------------------------------------------------
+
+    def recommend(self, question: Question, now: int) -> Answer:
+        """Answer, and wait until the event that came with the question is durable."""
+        asked = self.ask(question, now)
+        if asked.recorded is None:
+            return asked.answer
+        try:
+            return asked.settled(asked.recorded.result())
+        except (StoreError, NotInTime):
+            return asked.settled(None)
+
+    def ask(self, question: Question, now: int) -> Asked:
+        """Answer at once; the event is on its way.
+
+        Raises:
+            UnknownNameError: There is no such arm.
+            DataError: A filter names a feature that items do not have.
+        """
+        name = f"{self._process}{next(self._count):x}"
+        arm = self.arms.named(question.arm) if question.arm is not None else self.arms.of(question.visitor or name)
+        degraded: list[str] = []
+        recorded = self._submitted(question, now, degraded)
+        began = perf_counter()
+        served = arm.served
+        history = served.history(self._events(question, now, degraded))
+        allowed = served.catalogue.allowed(question.allow, question.where)
+        read = perf_counter()
+        codes, scores = self._from_model(served, history, question, now, allowed, degraded)
+        listed = self._listed(served, history, question, allowed, codes, scores)
+        self._cover(served)[codes] = True
+        modelled = perf_counter()
+        took = {"history": 1000 * (read - began), "model": 1000 * (modelled - read)}
+        answer = Answer(
+            request=f"{arm.name}.{name}",
+            arm=arm.name,
+            model=served.model.name,
+            version=served.version,
+            items=tuple(listed),
+            degraded=tuple(dict.fromkeys(degraded)),
+            took=took,
+        )
+        if question.explain:
+            answer = self._explained(answer, served, history, question, now, allowed)
+            took["explain"] = 1000 * (perf_counter() - modelled)
+        if question.visitor is not None and question.consent and question.shown:
+            items = tuple(one.item for one in answer.items)
+            self.store.submit_shown(Shown(answer.request, question.visitor, now, arm.name, served.version, items))
+        return Asked(answer, recorded, history)
+
+    def similar(self, item: str, k: int, now: int, *, arm: str | None = None) -> Similar:
+        """Return what the model lists after this item alone.
+
+        Raises:
+            UnknownNameError: There is no such item or arm.
+        """
+        chosen = self.arms.of(item) if arm is None else self.arms.named(arm)
+        served = chosen.served
+        code = served.catalogue.codes([item])
+        if code[0] < 0:
+            raise UnknownNameError(f"The model of the arm {chosen.name!r} knows no item {item!r}.")
+        history = served.history((Kept(now, 0, 0, item, "click", 1),))
+        limits = history.limits("history", (), served.catalogue.allowed(None, None))
+        top = served.top(history, now, k, limits)
+        found = top.items[0][top.items[0] >= 0]
+        listed = _entries(served, found, top.scores[0], "model")
+        return Similar(
+            item, served.catalogue.title(int(code[0])), chosen.name, served.model.name, served.version, listed
+        )
+
+    def coverage(self, arm: Arm) -> float:
+        """Return the share of its catalogue that the model of an arm has listed so far."""
+        return float(self._cover(arm.served).mean())
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _cover(self, served: Served) -> NDArray[np.bool_]:
+        found = self._ever.get(served.version)
+        if found is None or len(found) != len(served.catalogue):
+            self._ever = {
+                arm.served.version: self._ever[arm.served.version]
+                for arm in self.arms
+                if arm.served.version in self._ever
+            }
+            found = self._ever[served.version] = np.zeros(len(served.catalogue), np.bool_)
+        return found
+
+    def _submitted(self, question: Question, now: int, degraded: list[str]) -> "Future[list[Outcome]] | None":
+        if question.event is None:
+            return None
+        if not question.consent:
+            done: Future[list[Outcome]] = Future()
+            done.set_result([Outcome("refused", "without consent nothing is stored")])
+            return done
+        try:
+            return self.record([question.event], now)
+        except StoreError:
+            log.warning("An event could not be recorded: the store is overloaded or closed.")
+            degraded.append("store")
+            return None
+
+    def _events(self, question: Question, now: int, degraded: list[str]) -> tuple[Kept, ...]:
+        """Return what the answer rests on: the record or the items given, the event, the item looked at."""
+        record = NOTHING
+        if question.items is not None:
+            start = now - 1000 * len(question.items)
+            given = (Kept(start + 1000 * i, i, i, item, "click", 1) for i, item in enumerate(question.items))
+            record = msgspec.structs.replace(NOTHING, touched=now, events=tuple(given))
+        elif question.visitor is not None and question.consent:
+            try:
+                record = self.store.record(question.visitor, now)
+            except StoreError as error:
+                log.warning("A history could not be read: %s", error)
+                degraded.append("store")
+        if question.event is not None:
+            record = with_event(record, kept(question.event, _LAST, now), now, self._alone)
+        if question.item is None:
+            return record.events
+        at = max(now, record.events[-1].time) if record.events else now
+        return (*record.events, Kept(at, _LAST + 1, -1, question.item, "click", 1))
+
+    def _from_model(
+        self,
+        served: Served,
+        history: History,
+        question: Question,
+        now: int,
+        allowed: NDArray[np.bool_] | None,
+        degraded: list[str],
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Return the codes and scores that the model lists; none if it fails."""
+        deny = served.catalogue.numbers(question.deny)
+        try:
+            top = served.top(history, now, question.k, history.limits(question.exclude, deny, allowed))
+        except Exception:  # whatever a model does, the list must go out
+            log.exception("The model %s, version %s, failed.", served.model.name, served.version)
+            degraded.append("model")
+            return np.zeros(0, np.int32), np.zeros(0, np.float32)
+        found = top.items[0] >= 0
+        return top.items[0][found], top.scores[0][found]
+
+    def _listed(
+        self,
+        served: Served,
+        history: History,
+        question: Question,
+        allowed: NDArray[np.bool_] | None,
+        codes: NDArray[np.int32],
+        scores: NDArray[np.float32],
+    ) -> list[Listed]:
+        """Return the list: what the model said, then what is wanted by many, until there are `k`."""
+        listed = list(_entries(served, codes, scores, "model"))
+        if len(listed) >= question.k:
+            return listed
+        out = {one.item for one in listed} | set(question.deny) | served.catalogue.out_of_stock
+        out |= {history.events[place].item for place in history.barred(question.exclude)}
+        out |= set() if question.item is None else {question.item}
+        for source, items in self._spare(served, question.k + len(out), allowed):
+            for item in items:
+                if len(listed) >= question.k:
+                    return listed
+                if item in out or not self._may(served, item, question, allowed):
+                    continue
+                out.add(item)
+                code = int(served.catalogue.codes([item])[0])
+                listed.append(Listed(item, served.catalogue.title(code), None, source))
+        return listed
+
+    def _spare(
+        self, served: Served, k: int, allowed: NDArray[np.bool_] | None
+    ) -> Iterator[tuple[Source, Sequence[str]]]:
+        yield "recent", self.recent.items
+        yield "usual", served.usual
+        yield "any", served.catalogue.texts(served.catalogue.any_of(allowed, k))
+
+    def _may(self, served: Served, item: str, question: Question, allowed: NDArray[np.bool_] | None) -> bool:
+        code = int(served.catalogue.codes([item])[0])
+        if code >= 0:
+            return allowed is None or bool(allowed[code])
+        return not question.where and (question.allow is None or item in question.allow)
+
+    def _explained(
+        self,
+        answer: Answer,
+        served: Served,
+        history: History,
+        question: Question,
+        now: int,
+        allowed: NDArray[np.bool_] | None,
+    ) -> Answer:
+        """Say which events did how much for the items that the model listed."""
+        named = [one.item for one in answer.items if one.source == "model"]
+        codes = served.catalogue.codes(named)
+        try:
+            limits = history.limits(question.exclude, served.catalogue.numbers(question.deny), allowed)
+            tried, places = served.reasons(history, now, codes, limits, EXPLAINED)
+        except Exception as error:  # a reason is no reason to withhold the answer
+            log.warning("An answer could not be explained: %s", error)
+            return msgspec.structs.replace(answer, history=tuple(_seen(served, history, {})))
+        weights = shares(places, len(served.catalogue))
+        order = np.argsort(-weights, axis=0, kind="stable")
+        because = {
+            item: tuple(
+                Because(int(tried[e]), round(float(weights[e, i]), 4), int(places[1 + e, i]) or None)
+                for e in order[:3, i].tolist()
+                if weights[e, i] > 0
+            )
+            for i, item in enumerate(named)
+        }
+        mean = dict(
+            zip(tried.tolist(), weights.mean(axis=1).tolist() if len(named) else [0.0] * len(tried), strict=True)
+        )
+        items = tuple(msgspec.structs.replace(one, because=because.get(one.item, ())) for one in answer.items)
+        return msgspec.structs.replace(answer, items=items, history=tuple(_seen(served, history, mean)))
+
+
+def shares(places: NDArray[np.int64], n_items: int) -> NDArray[np.float64]:
+    """Return each event's share of what the events together did for each item, `(n, items)`.
+
+    What an event did for an item is the logarithm of how many times further down it would stand
+    without it; what pushed it down did nothing for it.
+
+    >>> shares(np.array([[1, 2], [4, 1], [16, 2]]), 100)
+    array([[0.33333333, 0.        ],
+           [0.66666667, 0.        ]])
+    """
+    ranks = np.where(places > 0, places, n_items + 1).astype(np.float64)
+    effect = np.maximum(np.log(ranks[1:] / ranks[:1]), 0.0)
+    total = effect.sum(axis=0)
+    return effect / np.where(total > 0, total, 1.0)
+
+
+def _entries(
+    served: Served, codes: NDArray[np.int32], scores: NDArray[np.float32], source: Source
+) -> tuple[Listed, ...]:
+    catalogue = served.catalogue
+    texts, titles, values = catalogue.texts(codes), catalogue.titles(codes.tolist()), scores.tolist()
+    return tuple(
+        Listed(item, title, value if math.isfinite(value) else None, source)
+        for item, title, value in zip(texts, titles, values, strict=False)
+    )
+
+
+def _seen(served: Served, history: History, weights: dict[int, float]) -> Iterator[Seen]:
+    for place, (event, code, session) in enumerate(zip(history.events, history.codes, history.sessions, strict=True)):
+        yield Seen(
+            event.item,
+            served.catalogue.title(code),
+            event.time,
+            event.action,
+            event.label,
+            session,
+            code >= 0,
+            round(weights.get(place, 0.0), 4),
+        )

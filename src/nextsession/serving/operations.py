@@ -1,0 +1,72 @@
+"""The numbers of the dashboard."""
+
+import re
+from typing import Any
+
+from nextsession.serving.metrics import fallback_share, milliseconds, total, wilson
+from nextsession.serving.server import Server
+
+_STAGES = ("recommend", "events", "history", "model", "explain", "store")
+
+
+def operations(server: Server) -> dict[str, Any]:
+    """Return what the dashboard draws: since the start, and over the last minute."""
+    since, minute, workers = server.all_numbers()
+    seconds = max(len(server.metrics.seconds), 1)
+    counters = since.counters
+    read = total(counters, "history_events_total")
+    return {
+        "now": server.clock(),
+        "started": server.started,
+        "workers": workers,
+        "rate": {
+            "requests": total(minute.counters, "requests_total") / seconds,
+            "events": total(minute.counters, "events_total", status="accepted") / seconds,
+        },
+        "latency": {
+            stage: {
+                **{f"p{round(100 * p)}": milliseconds(row, p) for p in (0.5, 0.9, 0.99)},
+                "count": sum(row),
+            }
+            for stage in _STAGES
+            for row in [minute.histograms.get(f'seconds{{stage="{stage}"}}', [])]
+        },
+        "history": list(server.metrics.history),
+        "answers": {
+            source: total(counters, "items_total", source=source) for source in ("model", "recent", "usual", "any")
+        },
+        "degraded": {what: total(counters, "degraded_total", what=what) for what in ("store", "model")},
+        "fallback_share": fallback_share(counters),
+        "cold_share": total(counters, "history_events_total", known="no") / read if read else 0.0,
+        "coverage": {arm.name: since.gauges.get(f'coverage{{arm="{arm.name}"}}', 0.0) for arm in server.engine.arms},
+        "arms": [_arm(server, counters, arm.name) for arm in server.engine.arms],
+        "store": server.engine.store.health(),
+        "errors": _errors(counters),
+    }
+
+
+def _arm(server: Server, counters: dict[str, float], name: str) -> dict[str, Any]:
+    arm = server.engine.arms.named(name)
+    answers = total(counters, "answers_total", arm=name, chosen="no")
+    clicks = total(counters, "clicks_total", arm=name)
+    low, high = wilson(clicks, answers)
+    return {
+        "arm": name,
+        "model": arm.served.model.name,
+        "version": arm.served.version,
+        "weight": arm.weight,
+        "answers": answers,
+        "clicks": clicks,
+        "rate": min(clicks / answers, 1.0) if answers else 0.0,
+        "low": low,
+        "high": high,
+    }
+
+
+def _errors(counters: dict[str, float]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for series, value in counters.items():
+        status = re.search(r'status="([45]\d\d)"', series)
+        if status and series.startswith("requests_total"):
+            found[status[1]] = found.get(status[1], 0) + value
+    return found

@@ -1,0 +1,288 @@
+"""Processes: one server, or several that share a socket and a store; the only place that reads the clock."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nextsession.artifacts import read_manifest
+from nextsession.config import milliseconds
+from nextsession.data.items import ItemTable
+from nextsession.data.vocabulary import Vocabulary
+from nextsession.errors import ConfigError
+from nextsession.serving.app import application
+from nextsession.serving.arms import Arms
+from nextsession.serving.engine import Engine
+from nextsession.serving.events import Rules
+from nextsession.serving.memory import MemoryStore
+from nextsession.serving.security import Keys
+from nextsession.serving.served import Served, serve
+from nextsession.serving.server import Server, ServerSettings
+from nextsession.serving.sqlite import SQLiteStore
+from nextsession.serving.store import Store
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+GAP = 1_800_000
+_AGAIN = 1.0
+"""Seconds until a worker that died is started again."""
+
+
+class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a worker process must know, as JSON can say it."""
+
+    artifacts: dict[str, str]
+    """Places of artifacts by arm."""
+    weights: dict[str, float]
+    state: str | None
+    """The folder of the store; None: in memory."""
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1
+    gap: int | None = None
+    """The silence (ms) that ends a session; None: what the model learnt from."""
+    ttl: int = Rules().ttl
+    keep: int = Rules().keep
+    items: str | None = None
+    """Where titles are: a prepared log, or a table with the columns `id` and `title`."""
+    models: tuple[str, ...] = ()
+    """Folders that artifacts may be loaded from later; by default those of the first."""
+    keys: str | None = None
+    server: ServerSettings = ServerSettings()
+
+
+def check(settings: ServeSettings) -> None:
+    """See that settings make sense before anything is loaded.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    if settings.keys is None and settings.host not in LOOPBACK:
+        raise ConfigError(
+            f"Without keys anybody who reaches {settings.host} could read and erase visitors: name a file of keys with "
+            "--keys, or serve this machine alone with --host 127.0.0.1."
+        )
+    if settings.state is None and settings.workers > 1:
+        raise ConfigError("Several workers need a store that they share: name a folder with --state.")
+    if settings.keys is not None:
+        Keys.read(Path(settings.keys))
+
+
+def build(settings: ServeSettings, *, clock: Callable[[], int]) -> Server:
+    """Open the store, load the models, and return a server that is ready but not listening.
+
+    Raises:
+        NextSessionError: A model or the store cannot be used, or a setting is wrong.
+    """
+    check(settings)
+    rules = Rules(ttl=settings.ttl, keep=settings.keep)
+    store: Store = MemoryStore(rules)
+    numbers = None
+    if settings.state is not None:
+        folder = Path(settings.state)
+        folder.mkdir(parents=True, exist_ok=True)
+        store = SQLiteStore(
+            folder / "events.sqlite", rules, patience=settings.server.patience, alone=settings.workers == 1
+        )
+        if settings.workers > 1:
+            numbers = folder / "workers"
+            numbers.mkdir(exist_ok=True)
+    try:
+        tables = Titles(settings.items)
+
+        def load(place: str) -> Served:
+            return serve(place, gap=gap_of(place) if settings.gap is None else settings.gap, table=tables)
+
+        now = clock()
+        arms = Arms({n: (load(p), settings.weights.get(n, 1.0)) for n, p in settings.artifacts.items()}, now=now)
+        folders = settings.models or tuple(str(Path(place).resolve().parent) for place in settings.artifacts.values())
+        return Server(
+            Engine(arms, store),
+            load,
+            clock,
+            models=tuple(Path(folder) for folder in folders),
+            keys=Keys() if settings.keys is None else Keys.read(Path(settings.keys)),
+            settings=settings.server,
+            numbers=numbers,
+        )
+    except BaseException:
+        store.close()
+        raise
+
+
+class Titles:
+    """What is known of items besides what lies with a model: read once, put in the order of each model."""
+
+    def __init__(self, place: str | None) -> None:
+        """Note where it is."""
+        self._place = place
+        self._log = None
+        if place is not None and (Path(place) / "manifest.json").is_file():
+            from nextsession.data.prepared import Prepared  # with Polars, which a server can do without
+
+            self._log = Prepared.load(place).log
+            if self._log.item_table is None:
+                raise ConfigError(f"{place} knows nothing of its items; prepare it with titles, or name a table.")
+
+    def __call__(self, vocabulary: Vocabulary) -> ItemTable | None:
+        """Return what is known of the items of a vocabulary, in its order; None if nobody said where it is."""
+        if self._place is None:
+            return None
+        if self._log is not None:
+            assert self._log.item_table is not None
+            return self._log.item_table.take(self._log.vocabulary.encode(vocabulary.ids))
+        from nextsession.data.format import ItemFile
+        from nextsession.data.item_file import read_items
+
+        return read_items(ItemFile(path=self._place, id="id", title="title"), vocabulary)
+
+
+def gap_of(place: str) -> int:
+    """Return the gap that the sessions were cut by which a model learnt from; half an hour if it does not say."""
+    sessions = read_manifest(Path(place)).get("notes", {}).get("experiment", {}).get("sessions", {})
+    if isinstance(sessions, dict) and sessions.get("by", "gap") == "gap" and "gap" in sessions:
+        return milliseconds(sessions["gap"])
+    return GAP
+
+
+def run(settings: ServeSettings, say: Callable[[str], None] = lambda text: None) -> None:
+    """Serve until told to stop.
+
+    Args:
+        settings: What to serve, and how.
+        say: Told the address, once it is listened on.
+
+    Raises:
+        NextSessionError: It cannot begin.
+        OSError: The address is taken.
+    """
+    check(settings)
+    listening = _listen(settings)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    say(f"Serving on http://{host}:{listening.getsockname()[1]} (Ctrl-C ends it)")
+    if settings.workers == 1:
+        _serve(settings, listening)
+        return
+    _forget_models(settings)
+    build(settings, clock=_clock).engine.store.close()  # what is wrong is better said once
+    _supervise(settings, listening)
+
+
+def _serve(settings: ServeSettings, listening: socket.socket) -> None:
+    import uvicorn
+
+    sys.setswitchinterval(0.0005)  # the thread that writes must not wait 5 ms for the one that answers
+    hosts = (*LOOPBACK, "[::1]") if settings.host in LOOPBACK else None
+    server = build(msgspec.structs.replace(settings, server=_with_hosts(settings.server, hosts)), clock=_clock)
+    config = uvicorn.Config(
+        application(server),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        backlog=2048,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=10,
+        lifespan="on",
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _with_hosts(settings: ServerSettings, hosts: tuple[str, ...] | None) -> ServerSettings:
+    return settings if settings.hosts is not None else ServerSettings(**{**vars(settings), "hosts": hosts})
+
+
+def _listen(settings: ServeSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+    except OSError as error:
+        listening.close()
+        raise ConfigError(
+            f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}. End what does, or choose "
+            "another --port."
+        ) from None
+    listening.listen(2048)
+    listening.set_inheritable(True)
+    return listening
+
+
+def _forget_models(settings: ServeSettings) -> None:
+    """Start with the artifacts that were named, not with what was loaded over them the last time."""
+    if settings.state is not None and (Path(settings.state) / "events.sqlite").exists():
+        store = SQLiteStore(Path(settings.state) / "events.sqlite")
+        store.note("models", None)
+        store.close()
+
+
+def _worker(text: bytes, listening: socket.socket) -> None:
+    from nextsession.serving.logs import to_stderr
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it and says what to do
+    to_stderr()
+    _serve(msgspec.json.decode(text, type=ServeSettings), listening)
+
+
+def _supervise(settings: ServeSettings, listening: socket.socket) -> None:
+    """Keep as many workers alive as were asked for, until told to stop."""
+    context = multiprocessing.get_context("spawn")
+    text, stop = msgspec.json.encode(settings), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+    def start() -> BaseProcess:
+        process = context.Process(target=_worker, args=(text, listening), daemon=False)
+        process.start()
+        return process
+
+    workers = [start() for _ in range(settings.workers)]
+    while not stop.wait(_AGAIN):
+        for place, worker in enumerate(workers):
+            if not worker.is_alive():
+                log.error("A worker ended with exit code %s; another is started.", worker.exitcode)
+                workers[place] = start()
+    for worker in workers:
+        if worker.is_alive() and worker.pid is not None:
+            os.kill(worker.pid, signal.SIGTERM)
+    for worker in workers:
+        worker.join(20)
+        if worker.is_alive():
+            worker.kill()
+
+
+def _clock() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def described(server: Server) -> dict[str, Any]:
+    """Return what a server would do, for those who ask before it begins."""
+    return {
+        "arms": [
+            {
+                "arm": arm.name,
+                "model": arm.served.model.name,
+                "version": arm.served.version,
+                "items": len(arm.served.catalogue),
+                "weight": arm.weight,
+                "golden": arm.served.asked,
+                "gap": arm.served.gap,
+                "titles": arm.served.catalogue.table.titles is not None,
+            }
+            for arm in server.engine.arms
+        ],
+        "store": server.engine.store.health(),
+        "keys": not server.keys.open,
+    }

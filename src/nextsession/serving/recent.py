@@ -1,0 +1,57 @@
+"""What many want at the moment: a count of events that fades, for lists that no model can fill."""
+
+import heapq
+import math
+
+from nextsession.serving.events import DAY, SHOWN, Stored
+from nextsession.serving.store import Store
+
+_MOST = 50_000
+"""Items that are counted; the faintest are dropped."""
+_LISTED = 1000
+_BEHIND = 200_000
+"""Events that are read when a server starts."""
+_AT_ONCE = 20_000
+
+
+class Recent:
+    """Counts wanted events of items, each worth half after `half_life`; read from the log, so all workers agree.
+
+    Counts are kept as logarithms of sums of `2^(time / half_life)`, which never have to be faded.
+    """
+
+    def __init__(self, half_life: int = DAY) -> None:
+        """Start with nothing."""
+        self.half_life = half_life
+        self.items: list[str] = []
+        """Most wanted first."""
+        self._counts: dict[str, float] = {}
+        self._after: int | None = None
+
+    def follow(self, store: Store) -> bool:
+        """Read on in the log; say whether there may be more."""
+        if self._after is None:
+            self._after = max(0, store.last() - _BEHIND)
+        read = 0
+        for stored in store.events(self._after, _AT_ONCE):
+            self.add(stored)
+            self._after, read = stored.seq, read + 1
+        if read:
+            self.rank()
+        return read == _AT_ONCE
+
+    def add(self, stored: Stored) -> None:
+        """Count one event."""
+        event = stored.event
+        if event.label != 1 or event.action == SHOWN:
+            return
+        new, old = event.time / self.half_life, self._counts.get(event.item, -math.inf)
+        low, high = min(new, old), max(new, old)
+        self._counts[event.item] = high + math.log2(1 + 2.0 ** (low - high))
+
+    def rank(self) -> None:
+        """Put the items in order; ties by id."""
+        if len(self._counts) > _MOST:
+            self._counts = dict(heapq.nlargest(_MOST // 2, self._counts.items(), key=lambda pair: pair[1]))
+        best = heapq.nsmallest(_LISTED, self._counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        self.items = [item for item, _ in best]

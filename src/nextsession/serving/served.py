@@ -1,0 +1,191 @@
+"""A model that answers requests: loaded, checked, warmed, and never changed afterwards."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextsession.data.items import ItemTable
+from nextsession.data.log import SessionLog
+from nextsession.data.storage import read_item_table
+from nextsession.data.vocabulary import Vocabulary
+from nextsession.errors import ArtifactError
+from nextsession.golden import check_golden
+from nextsession.index.contract import ItemIndex
+from nextsession.index.kept import load_index, vectors_of
+from nextsession.recommender import Recommender
+from nextsession.registry import load
+from nextsession.scores import DotScores, Limits, Targets, TopK
+from nextsession.serving.catalogue import Catalogue
+from nextsession.serving.events import Kept
+from nextsession.serving.histories import History
+
+log = logging.getLogger(__name__)
+
+LARGE = 100_000
+"""Items from which on looking at every one takes more than a millisecond."""
+ITEM_TABLE = "item_table.arrow"
+_USUAL = 1000
+_WARM = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """One version of a model with its items; a request is answered by exactly one of these."""
+
+    model: Recommender[Any]
+    catalogue: Catalogue
+    version: str
+    """Twelve digits of the hash of the manifest: the same wherever the artifact is loaded."""
+    place: str
+    """Where it was loaded from, as the caller wrote it."""
+    gap: int
+    """The silence (ms) that ends a session."""
+    usual: tuple[str, ...] = field(repr=False)
+    """What the model says to somebody of whom nothing is known."""
+    asked: int
+    """Golden requests that were answered before it was served."""
+    index: ItemIndex | None
+    """Finds the best items without a product with every one; None: all are looked at."""
+    known_usual: TopK = field(repr=False)
+    """`usual` as codes and scores, to be looked through again."""
+
+    def history(self, events: tuple[Kept, ...]) -> History:
+        """Return events, oldest first, as a history for this model."""
+        return History(self.model, self.catalogue, events, self.gap)
+
+    def top(self, history: History, now: int, k: int, limits: Limits) -> TopK:
+        """Return the best `k` items of one history: what `Recommender.recommend` lists for it.
+
+        With an index, it lists what the index finds of that.
+        """
+        if not history.given and not self.model.reads_clock:
+            top = self._usual(k, limits)
+            if top is not None:
+                return top
+        instants = np.array([max(now, history.asked_after)], np.int64)
+        scores = self.model.scores(history.log(), asked_at=instants)
+        if self.index is not None and isinstance(scores, DotScores):
+            return self.index.search(scores.queries, k, limits)
+        return scores.top(k, limits)
+
+    def _usual(self, k: int, limits: Limits) -> TopK | None:
+        """Return what is left of the usual list; None if that is too little to tell."""
+        codes = self.known_usual.items[0]
+        left = ~np.isin(codes, limits.barred)
+        if limits.allowed is not None:
+            left &= limits.allowed[codes]
+        places = np.flatnonzero(left)[:k]
+        if len(places) < k and len(codes) == _USUAL:
+            return None
+        return TopK(codes[None, places], self.known_usual.scores[:, places])
+
+    def reasons(
+        self,
+        history: History,
+        now: int,
+        codes: NDArray[np.int32],
+        limits: Limits,
+        most: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Leave out the latest `most` events one at a time, and see where the items of a list would stand.
+
+        Returns:
+            The places of the events in the history, `(n,)`; and the place of each item, from 1, with
+            all events and without each, `(1 + n, len(codes))`; 0 where it would not be listed.
+        """
+        given = history.given
+        tried = np.array(given[-most:], np.int64)
+        rows = [given, *([other for other in given if other != place] for place in tried.tolist())]
+        instants = np.full(len(rows), max(now, history.asked_after), np.int64)
+        scores = self.model.scores(history.log_of(rows), asked_at=instants)
+        targets = Targets(np.arange(len(rows) + 1) * len(codes), np.tile(codes, len(rows)).astype(np.int32))
+        barred = np.tile(limits.barred, len(rows))
+        all_rows = Limits(np.arange(len(rows) + 1) * len(limits.barred), barred, limits.allowed)
+        counts = scores.ranks(targets, all_rows)
+        places = np.where(counts.equal > 0, counts.greater + 1, 0)
+        return tried, places.reshape(len(rows), len(codes))
+
+
+def serve(place: str | Path, *, gap: int, table: Callable[[Vocabulary], ItemTable | None] | None = None) -> Served:
+    """Load an artifact, see that it answers as it did when it was saved, and warm it.
+
+    Args:
+        place: The directory that `save` wrote.
+        gap: The silence (ms) that ends a session.
+        table: Says what is known of the items of a vocabulary; if nothing, what lies beside the model is read.
+
+    Raises:
+        ArtifactError: It is damaged, missing or too new; or it answers nothing, or otherwise than when it was saved.
+        NextSessionError: It is of a model that cannot be loaded here.
+    """
+    folder = Path(place)
+    model = load(folder)
+    asked = check_golden(model, folder)
+    index = load_index(model, folder)
+    if index is None and len(model.vocabulary_) > LARGE and _indexable(model):
+        log.warning("%s has %d items and no index; `nextsession index` makes one.", place, len(model.vocabulary_))
+    known = None if table is None else table(model.vocabulary_)
+    if known is None and (folder / ITEM_TABLE).is_file():
+        known = read_item_table(folder / ITEM_TABLE)
+    version = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()[:12]
+    return prepared(model, version=version, place=str(place), gap=gap, table=known, asked=asked, index=index)
+
+
+def prepared(
+    model: Recommender[Any],
+    *,
+    gap: int,
+    version: str = "memory",
+    place: str = "",
+    table: ItemTable | None = None,
+    asked: int = 0,
+    index: ItemIndex | None = None,
+) -> Served:
+    """Make a fitted model ready to be served, and warm it.
+
+    Raises:
+        ArtifactError: It fails when asked, or has nothing to say at all.
+    """
+    catalogue = Catalogue(model.vocabulary_, table)
+    try:
+        usual = _warmed(model)
+    except Exception as error:  # whatever it does, it must not be let in
+        raise ArtifactError(f"{place or model.name} was loaded, but fails when asked: {error}") from error
+    texts = tuple(catalogue.texts(usual.items[0]))
+    return Served(model, catalogue, version, place, gap, texts, asked, index, usual)
+
+
+def _indexable(model: Recommender[Any]) -> bool:
+    vectors = vectors_of(model)
+    return vectors is not None and vectors.shape[1] > 1
+
+
+def _warmed(model: Recommender[Any]) -> TopK:
+    """Ask a few questions of the kinds that come, so that what is compiled at the first is; return the usual list.
+
+    Raises:
+        ArtifactError: Not one item is listed for any of them.
+    """
+    ids = model.vocabulary_.ids
+    if not len(ids):
+        raise ArtifactError(f"{model.name} knows no item at all; fit it on a log with events.")
+    some = ids[np.linspace(0, len(ids) - 1, min(len(ids), 50)).astype(np.int64)].tolist()
+    histories = SessionLog.from_lists([[], [some[:1]], [some[-1:]], [some, some[:2]]], vocabulary=model.vocabulary_)
+    listed = 0
+    for _ in range(_WARM):
+        found = model.recommend(histories, 20, exclude="session")
+        model.recommend(histories.take([3]), 20)
+        listed = int((found.items >= 0).sum())
+    for name in ids[:: max(1, len(ids) // 1000)].tolist() if not listed else ():
+        listed += len(next(iter(model.recommend(SessionLog.from_lists([[[name]]], vocabulary=model.vocabulary_), 1))))
+    if not listed:
+        raise ArtifactError(f"{model.name} has nothing to say, whatever it is asked; fit it again.")
+    usual = model.recommend(histories.take([0]), min(_USUAL, len(ids)))
+    there = usual.items[0] >= 0
+    return TopK(usual.items[:, there], usual.scores[:, there])

@@ -1,0 +1,209 @@
+"""A server without its routes: the engine, its numbers, and what is done every second."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nextsession.errors import ConfigError, NextSessionError, StoreError
+from nextsession.serving.arms import Arm
+from nextsession.serving.engine import Engine
+from nextsession.serving.metrics import Metrics, Snapshot, added
+from nextsession.serving.security import Buckets, Keys
+from nextsession.serving.served import Served
+
+log = logging.getLogger(__name__)
+
+_MODELS = "models"
+_HOUR = 3_600_000
+_FRESH = 10_000  # ms for which the numbers of another worker count
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How a server behaves towards those who ask."""
+
+    largest_body: int = 1_000_000
+    """Bytes."""
+    slowest_body: float = 10.0
+    """Seconds that a body may take to arrive."""
+    in_flight: int = 512
+    """Requests that are answered at once; more are sent away."""
+    patience: float = 5.0
+    """Seconds to wait until an event is durable."""
+    rate: float | None = None
+    """Requests a second, for each key or address; None: no limit."""
+    origins: tuple[str, ...] = ()
+    """Whose pages may ask from a browser; our own always may."""
+    hosts: tuple[str, ...] | None = None
+    """Names under which the server may be addressed; None: any."""
+    retention: int | None = None
+    """How long (ms) events are kept in the log; None: until they are erased."""
+    access_log: bool = False
+    """Write a line for every request, not only for those that fail."""
+
+
+class _Wanted(msgspec.Struct, frozen=True):
+    """What all workers should serve in one arm."""
+
+    place: str
+    version: str
+    weight: float
+
+
+@dataclass
+class Server:
+    """Everything a worker process has."""
+
+    engine: Engine
+    load: Callable[[str], Served]
+    """Loads an artifact by its place."""
+    clock: Callable[[], int]
+    """The instant, in ms: nothing else here reads a clock."""
+    models: tuple[Path, ...] = ()
+    """Folders that artifacts may be loaded from."""
+    keys: Keys = field(default_factory=Keys)
+    settings: ServerSettings = field(default_factory=ServerSettings)
+    numbers: Path | None = None
+    """A folder in which workers tell one another their numbers."""
+    metrics: Metrics = field(default_factory=Metrics)
+    in_flight: int = 0
+    ready: bool = False
+
+    def __post_init__(self) -> None:
+        """Note when it began."""
+        self.started = self.clock()
+        self.buckets = Buckets(self.settings.rate)
+        self._agreed: str | None = None
+        self._swept = self.started
+        self._changing = asyncio.Lock()
+
+    # -- models ---------------------------------------------------------------------------------
+
+    def artifact(self, wanted: str) -> str:
+        """Return the place of an artifact, if it lies where artifacts may lie.
+
+        Raises:
+            ConfigError: It does not.
+        """
+        try:
+            real = Path(wanted).resolve()
+        except (OSError, ValueError):  # a null byte, a loop of links
+            raise ConfigError(f"{wanted!r} is no place that an artifact could be.") from None
+        if not any(real.is_relative_to(folder.resolve()) for folder in self.models):
+            raise ConfigError(f"Artifacts must lie in one of the folders that the server was given, got {wanted!r}.")
+        return str(real)
+
+    async def change(self, act: Callable[[], Any]) -> Any:
+        """Change the arms here, one change at a time, and let the other workers follow.
+
+        Raises:
+            NextSessionError: The change was refused.
+        """
+        async with self._changing:
+            found = await asyncio.to_thread(act)
+            await asyncio.to_thread(self._tell)
+            return found
+
+    def _tell(self) -> None:
+        wanted = {arm.name: _Wanted(arm.served.place, arm.served.version, arm.weight) for arm in self.engine.arms}
+        text = msgspec.json.encode(wanted).decode()
+        try:
+            self.engine.store.note(_MODELS, text)
+            self._agreed = text
+        except StoreError as error:
+            log.warning("Other workers could not be told of the models: %s", error)
+
+    def follow(self) -> None:
+        """Do what another worker was told of models."""
+        text = self.engine.store.noted(_MODELS)
+        if text is None or text == self._agreed:
+            return
+        now, arms = self.clock(), self.engine.arms
+        for name, want in msgspec.json.decode(text, type=dict[str, _Wanted]).items():
+            have: Arm | None = next((arm for arm in arms if arm.name == name), None)
+            if have is None or have.served.version != want.version:
+                if have is not None and have.previous and have.previous[0].version == want.version:
+                    arms.roll_back(name, now=now)
+                    continue
+                with contextlib.suppress(NextSessionError):  # it is in the list of what was refused
+                    arms.load(name, want.place, lambda place=want.place: self.load(place), now=now)  # type: ignore[misc]
+        known = {arm.name for arm in arms}
+        weights = {n: w.weight for n, w in msgspec.json.decode(text, type=dict[str, _Wanted]).items() if n in known}
+        arms.weigh(weights)
+        self._agreed = text
+
+    # -- every second ---------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Do what is done every second, until told to stop."""
+        self.ready = True
+        while not stop.is_set():
+            try:
+                await asyncio.to_thread(self.second)
+            except Exception:  # a bad second must not be the last
+                log.exception("Something that is done every second failed.")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 1.0)
+        self.ready = False
+
+    def second(self) -> None:
+        """Follow the other workers, close a second of numbers, and sweep once an hour."""
+        now = self.clock()
+        self._measure()
+        self.metrics.tick(now)
+        self._publish(now)
+        self.engine.refresh()
+        self.follow()
+        if now - self._swept > _HOUR:
+            self._swept = now
+            self.engine.store.sweep(now, retention=self.settings.retention)
+
+    def _measure(self) -> None:
+        health = self.engine.store.health()
+        self.metrics.gauge("store_ok", float(health["ok"]))
+        self.metrics.gauge("store_waiting", float(health["waiting"]))
+        self.metrics.gauge("store_bytes", float(health.get("bytes", 0)))
+        self.metrics.gauge("in_flight", float(self.in_flight))
+        self.metrics.now.counters["process_cpu_seconds_total"] = time.process_time()
+        self.metrics.now.counters["models_refused_total"] = len(self.engine.arms.refused)
+        for arm in self.engine.arms:
+            self.metrics.gauge(f'coverage{{arm="{arm.name}"}}', self.engine.coverage(arm))
+
+    # -- numbers --------------------------------------------------------------------------------
+
+    def _publish(self, now: int) -> None:
+        if self.numbers is None:
+            return
+        told = msgspec.msgpack.encode((now, self.metrics.now, self.metrics.minute()))
+        scratch = self.numbers / f".{os.getpid()}"
+        scratch.write_bytes(told)
+        scratch.replace(self.numbers / f"{os.getpid()}.numbers")
+
+    def all_numbers(self) -> tuple[Snapshot, Snapshot, int]:
+        """Return the numbers of all workers since they began and of the last minute, and how many workers there are."""
+        now = self.clock()
+        since, minute = [self.metrics.now], [self.metrics.minute()]
+        for file in self.numbers.glob("*.numbers") if self.numbers is not None else ():
+            if file.stem == str(os.getpid()):
+                continue
+            with contextlib.suppress(OSError, msgspec.MsgspecError):
+                at, one, lately = msgspec.msgpack.decode(file.read_bytes(), type=tuple[int, Snapshot, Snapshot])
+                if now - at < _FRESH:
+                    since.append(one)
+                    minute.append(lately)
+        return added(since), added(minute), len(since)
+
+    def problems(self) -> Mapping[str, str]:
+        """Return why the server is not ready; empty if it is."""
+        found = {}
+        if not self.ready:
+            found["server"] = "it is starting or stopping"
+        return found

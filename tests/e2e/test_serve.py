@@ -1,0 +1,273 @@
+"""`nextsession serve` as a process: killed, stopped, swapped under load, with several workers, and what it says."""
+
+import contextlib
+import http.client
+import itertools
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nextsession import SessionLog, Vocabulary, create
+from nextsession.golden import write_golden
+from nextsession.serving.sqlite import SQLiteStore
+
+NEXTSESSION = [sys.executable, "-m", "nextsession"]
+ITEMS = 50
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Three versions of a model that can be told apart: each lists items of a range of its own."""
+    folder = tmp_path_factory.mktemp("models")
+    for version in range(3):
+        # after anything, the items of this version: noop lists the most frequent
+        counts = np.where(np.arange(ITEMS * 3) // ITEMS == version, 5, 1)
+        items = np.repeat(np.arange(ITEMS * 3), counts)
+        log = SessionLog.from_lists([[items.tolist()]], vocabulary=Vocabulary(np.arange(ITEMS * 3)))
+        model = create("noop", length=20).fit(log)
+        model.save(folder / f"v{version}", notes={"version": version})
+        write_golden(model, folder / f"v{version}")
+    return folder
+
+
+@contextlib.contextmanager
+def serving(*arguments, port=0):
+    command = [*NEXTSESSION, "serve", *map(str, arguments), "--port", str(port)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            found = re.search(r"http://127\.0\.0\.1:(\d+)", process.stderr.readline())
+            assert found, process.stderr.read()
+            process.port = int(found[1])
+            process.lines = []
+            reader = threading.Thread(target=lambda: process.lines.extend(process.stderr), daemon=True)
+            reader.start()
+            wait_until_ready(process.port)
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            process.wait(30)
+            reader.join(5)
+
+
+def wait_until_ready(port):
+    for _ in range(600):
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if ask(port, "GET", "/readyz")[0] == 200:
+                return
+        time.sleep(0.05)
+    raise AssertionError("the server does not become ready")
+
+
+def ask(port, method, path, body=None, timeout=20):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request(method, path, None if body is None else json.dumps(body))
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+class Clients:
+    """Visitors that send events, retry what got no answer, and note what was acknowledged."""
+
+    def __init__(self, number, port):
+        self.port, self.acknowledged, self.stop = port, [], threading.Event()
+        self.statuses = []
+        self.threads = [threading.Thread(target=self.visit, args=(n,), daemon=True) for n in range(number)]
+        for thread in self.threads:
+            thread.start()
+
+    def visit(self, number):
+        for i in itertools.count():
+            if self.stop.is_set():
+                return
+            name = f"{number}-{i}"
+            event = {"visitor": f"v{number}", "item": i % ITEMS, "id": name, "time": 1_700_000_000_000 + i}
+            body = event if i % 2 else {"visitor": f"v{number}", "event": event, "k": 5}
+            path = "/v1/events" if i % 2 else "/v1/recommendations"
+            while not self.stop.is_set():
+                try:
+                    status, answer = ask(self.port, "POST", path, body, timeout=5)
+                except (OSError, http.client.HTTPException, ValueError):
+                    time.sleep(0.02)
+                    continue
+                told = answer["outcomes"][0] if "outcomes" in answer else answer.get("recorded")
+                self.statuses.append(status)
+                if status == 200 and told is not None:
+                    assert told["status"] in ("accepted", "duplicate")
+                    self.acknowledged.append(name)
+                    break
+
+    def end(self):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def free_port():
+    import socket
+
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def kill_under_load(models, state, times, seed):
+    rng, port = random.Random(seed), free_port()
+    clients = Clients(4, port)
+    try:
+        for _ in range(times):
+            with serving(models / "v0", "--state", state, port=port) as process:
+                time.sleep(rng.uniform(0.05, 0.6))
+                process.send_signal(signal.SIGKILL)
+        with serving(models / "v0", "--state", state, port=port):
+            time.sleep(0.3)
+            clients.end()
+    finally:
+        clients.stop.set()
+    store = SQLiteStore(Path(state) / "events.sqlite")
+    stored = [stored.event.id for stored in store.events()]
+    store.close()
+    assert set(clients.acknowledged) <= set(stored), "an acknowledged event is lost"
+    assert len(stored) == len(set(stored)), "an event is there twice"
+    return len(clients.acknowledged)
+
+
+def test_killed_under_load_nothing_acknowledged_is_lost(models, tmp_path):
+    assert kill_under_load(models, tmp_path / "state", 3, seed=1) > 20
+
+
+@pytest.mark.slow
+def test_killed_under_load_200_times(models, tmp_path):
+    assert kill_under_load(models, tmp_path / "state", 200, seed=2) > 1000
+
+
+def test_told_to_stop_it_answers_what_it_has_begun(models, tmp_path):
+    with serving(models / "v0", "--state", tmp_path / "state") as process:
+        clients = Clients(3, process.port)
+        time.sleep(0.5)
+        process.terminate()
+        clients.end()
+        assert process.wait(20) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+        assert set(clients.statuses) == {200}
+        said = [json.loads(line) for line in process.lines]
+        assert not [row for row in said if row["level"] in ("error", "critical")]
+        assert "v0-" not in "".join(process.lines)
+    store = SQLiteStore(tmp_path / "state" / "events.sqlite")
+    assert set(clients.acknowledged) <= {stored.event.id for stored in store.events()}
+    store.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_models_swapped_under_load(models, tmp_path, workers):
+    """No request fails, no list is of two models, and a list is of the model that it names."""
+    versions, wrong, stop = {}, [], threading.Event()
+    with serving(models / "v0", "--state", tmp_path / "state", "--workers", workers) as process:
+
+        def visit():
+            while not stop.is_set():
+                status, answer = ask(process.port, "POST", "/v1/recommendations", {"k": 20})
+                ranges = {int(one["item"]) // ITEMS for one in answer.get("items", ()) if one["source"] == "model"}
+                if status != 200 or len(ranges) != 1:
+                    wrong.append((status, answer))
+                else:
+                    versions.setdefault(answer["version"], set()).update(ranges)
+
+        threads = [threading.Thread(target=visit) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for turn in range(6):
+            body = {"do": "load", "arm": "v0", "artifact": str(models / f"v{(turn + 1) % 3}")}
+            assert ask(process.port, "POST", "/v1/models", body)[0] == 200
+            time.sleep(0.3)
+        assert ask(process.port, "POST", "/v1/models", {"do": "load", "arm": "v0", "artifact": str(models)})[0] == 409
+        time.sleep(1.5)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        served = {ask(process.port, "GET", "/v1/models")[1]["arms"][0]["version"] for _ in range(10)}
+        assert len(served) == 1, "workers disagree"
+    assert wrong == []
+    assert all(len(ranges) == 1 for ranges in versions.values()), "a version listed items of another"
+    assert len(versions) == 3
+
+
+def test_workers_share_what_they_know_and_one_that_dies_is_replaced(models, tmp_path):
+    with serving(models / "v0", "--state", tmp_path / "state", "--workers", "2") as process:
+        for i in range(20):
+            assert ask(process.port, "POST", "/v1/events", {"visitor": "ann", "item": i, "id": str(i)})[0] == 200
+            held = ask(process.port, "GET", "/v1/visitors/ann")[1]["events"]
+            assert len(held) == i + 1, "another worker does not know it yet"
+        time.sleep(1.5)
+        numbers = [ask(process.port, "GET", "/v1/operations")[1] for _ in range(6)]
+        assert {one["workers"] for one in numbers} == {2}
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        if children.exists():
+            workers = [
+                int(p) for p in children.read_text().split() if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()
+            ]
+            subprocess.run(["kill", "-9", str(workers[0])], check=True)
+            time.sleep(1.0)
+            wait_until_ready(process.port)
+            for _ in range(8):
+                assert ask(process.port, "POST", "/v1/recommendations", {"visitor": "ann"})[0] == 200
+            assert any("another is started" in line for line in process.lines)
+
+
+# -- what it says -------------------------------------------------------------------------------
+
+
+def told(*arguments):
+    done = subprocess.run([*NEXTSESSION, "serve", *map(str, arguments)], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_dry_run_loads_the_models_and_touches_nothing(models, tmp_path):
+    status, out, _ = told(f"old={models / 'v0'}:3", f"new={models / 'v1'}", "--state", tmp_path / "state", "--dry-run")
+    assert status == 0
+    found = json.loads(out)
+    assert [(arm["arm"], arm["weight"], arm["golden"]) for arm in found["arms"]] == [("old", 3.0, 16), ("new", 1.0, 16)]
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere"], "nowhere is not a saved model: it has no manifest.json"),
+        (["{v0}", "{v0}"], "Two artifacts would be the arm 'v0'; name them, as in old=runs/a new=runs/b"),
+        (["{v0}:0"], "At least one arm must have a weight above 0"),
+        (["{v0}", "--host", "0.0.0.0"], "name a file of keys with --keys, or serve this machine alone"),
+        (["{v0}", "--state", "memory", "--workers", "2"], "Several workers need a store that they share"),
+        (["{v0}", "--gap", "soon"], "--gap must be a duration such as '30m', '2h' or '7d', got 'soon'"),
+        (["{v0}", "--keys", "none.toml"], "none.toml cannot be read"),
+        (["a.b={v0}"], "An arm needs a name of letters, digits, - and _, got 'a.b'"),
+    ],
+)
+def test_wrong_wishes_are_told_in_one_line(models, arguments, says):
+    given = [argument.replace("{v0}", str(models / "v0")) for argument in arguments]
+    status, _, err = told(*given, "--dry-run")
+    assert status == 2
+    assert err.startswith("Error: ")
+    assert says in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_port_that_is_taken_and_a_store_that_is_taken(models, tmp_path):
+    with serving(models / "v0", "--state", tmp_path / "state") as process:
+        status, _, err = told(models / "v0", "--state", tmp_path / "other", "--port", process.port)
+        assert status == 2
+        assert "cannot be listened on" in err
+        status, _, err = told(models / "v0", "--state", tmp_path / "state", "--port", "0")
+        assert status == 1
+        assert "is being written by another server" in err

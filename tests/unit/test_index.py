@@ -1,0 +1,103 @@
+"""An index beside its model: built for it, refused for another, used by the server."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nextsession import SessionLog, Vocabulary, create
+from nextsession.errors import ArtifactError, ConfigError
+from nextsession.index.contract import Exact
+from nextsession.index.kept import build_index, load_index, queries_of, save_index, vectors_of
+from nextsession.serving.arms import Arms
+from nextsession.serving.engine import Engine
+from nextsession.serving.events import Event
+from nextsession.serving.memory import MemoryStore
+from nextsession.serving.questions import Question
+from nextsession.serving.served import serve
+
+NOW = 1_800_000_000_000
+
+
+@pytest.fixture(scope="module")
+def model():
+    rng = np.random.default_rng(0)
+    walks = [[((start + np.cumsum(rng.integers(0, 4, 6))) % 800).tolist()] for start in rng.integers(0, 800, 1500)]
+    log = SessionLog.from_lists(walks, vocabulary=Vocabulary(np.arange(900)))
+    return create("gru4rec", layers=(16,), n_sample=64, epochs=2, batch_size=32).fit(log)
+
+
+def test_queries_are_what_the_model_makes_of_histories(model):
+    queries = queries_of(model, number=50)
+    assert queries.shape == (50, vectors_of(model).shape[1])
+    assert np.array_equal(queries, queries_of(model, number=50))
+    assert len(np.unique(queries[:, 0])) > 25
+
+
+def test_models_without_vectors_have_no_index():
+    markov = create("markov").fit(SessionLog.from_lists([[["a", "b"]]]))
+    assert vectors_of(markov) is None
+    with pytest.raises(ConfigError, match="markov does not score by products of vectors, so there is nothing to index"):
+        build_index(markov, "ivf")
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw"])
+def test_an_index_lies_beside_its_model_and_is_served(model, kind, tmp_path):
+    place = tmp_path / "m"
+    model.save(place)
+    assert load_index(model, place) is None
+    made = build_index(model, kind, least_recall=0.9)
+    save_index(made, place, least_recall=0.9)
+    served = serve(place, gap=1_800_000)
+    assert served.index.kind == kind
+    assert served.index.recall >= 0.9
+    engine = Engine(Arms({"main": (served, 1.0)}, now=NOW), MemoryStore())
+    plain = serve_plain(model)
+    same = 0
+    for visitor in range(60):
+        event = Event("e", f"v{visitor}", str(13 * visitor), NOW)
+        question = Question(visitor=f"v{visitor}", event=event, k=10, deny=("3", "4"), shown=False)
+        found = [(x.item, x.source) for x in engine.recommend(question, NOW).items]
+        expected = [(x.item, x.source) for x in plain.recommend(question, NOW).items]
+        same += len(set(found) & set(expected))
+        assert not {"3", "4"} & {item for item, _ in found}
+    assert same >= 0.9 * 600 if kind != "exact" else same == 600
+
+
+def serve_plain(model):
+    from nextsession.serving.served import prepared
+
+    return Engine(Arms({"main": (prepared(model, gap=1_800_000), 1.0)}, now=NOW), MemoryStore())
+
+
+def test_an_index_of_another_model_or_a_damaged_one_is_refused(model, tmp_path):
+    place = tmp_path / "m"
+    model.save(place)
+    save_index(build_index(model, "ivf", least_recall=0.9), place, least_recall=0.9)
+    manifest = json.loads((place / "index" / "manifest.json").read_text())
+    (place / "index" / "manifest.json").write_text(json.dumps({**manifest, "least_recall": 1.01}))
+    with pytest.raises(ArtifactError, match=r"finds [01]\.\d+ of the best items, and 1\.01 was promised"):
+        load_index(model, place)
+    (place / "index" / "manifest.json").write_text(json.dumps({**manifest, "model": "another"}))
+    with pytest.raises(ArtifactError, match=r"is of another model; run `nextsession index .*` again"):
+        serve(place, gap=1)
+    (place / "index" / "manifest.json").write_text(json.dumps(manifest))
+    (place / "index" / "index.faiss").write_bytes(b"nothing")
+    with pytest.raises(ArtifactError, match=r"index\.faiss is damaged"):
+        serve(place, gap=1)
+
+
+def test_a_promise_that_cannot_be_kept_is_refused(model):
+    with pytest.raises(
+        ArtifactError, match=r"The index 'ivf' finds [01]\.\d+ of the best 100 items, and 1\.01 was promised"
+    ):
+        build_index(model, "ivf", least_recall=1.01)
+
+
+def test_exact_is_the_reference(model):
+    queries = queries_of(model, number=20)
+    index = build_index(model, "exact")
+    assert isinstance(index, Exact)
+    from nextsession.scores import DotScores
+
+    assert np.array_equal(index.search(queries, 7).items, DotScores(queries, vectors_of(model)).top(7).items)

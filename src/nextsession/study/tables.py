@@ -8,6 +8,7 @@ Table = tuple[str, list[str], list[list[str]]]
 """A title, the heads, and the cells."""
 
 SLATES = ("slate_auc", "slate_mrr", "slate_ndcg@10")
+_FEW = ("ndcg@100", "recall@100")
 ORDERED = ("alpha", "encoders", "backbones", "scaling")
 """Studies whose rows keep their order; others are sorted, the best first."""
 
@@ -79,15 +80,15 @@ def _quality(summary: Summary, timed: bool, best: str) -> Table:
 
 
 def _differences(summary: Summary, timed: bool) -> Table:
+    shown = ("slate_auc", "slate_ndcg@10", "recall@100", "recall@500") if summary.study == "alpha" else _FEW
+    models = _compared(summary, timed)
+    shown = tuple(m for m in shown if all(m in model.differences for model in models))
     lines = [
-        [
-            m.name, m.against, *(signed(m.differences[x]) for x in ("ndcg@100", "recall@100")),
-            signed(m.differences[GAIN], share=True),
-        ]
-        for m in _compared(summary, timed)
-    ]  # fmt: skip
+        [m.name, m.against, *(signed(m.differences[x]) for x in shown), signed(m.differences[GAIN], share=True)]
+        for m in models
+    ]
     title = "Paired differences" + (", ◷ time-aware" if timed else "")
-    return title, ["model", "beside", "NDCG@100", "Recall@100", "mean gain over the six"], lines
+    return title, ["model", "beside", *(metric_name(m) for m in shown), "mean gain over the six"], lines
 
 
 def _law(summary: Summary) -> Table:

@@ -120,8 +120,12 @@ def signs(axes: Axes) -> None:
 def write(figure: Figure, name: str, title: str) -> None:
     held = io.StringIO()
     figure.savefig(held, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = inline(held.getvalue(), f"losses-{name}", title)
-    start, mark, rest = svg.partition(">")
     path: Path = PAGE.with_name(f"losses-{name}.svg")
-    path.write_text(f"{start}{mark}\n{style()}{rest.rstrip()}\n", encoding="utf-8")
+    path.write_text(inked(inline(held.getvalue(), f"losses-{name}", title)), encoding="utf-8")
     print(path.relative_to(ROOT))
+
+
+def inked(svg: str) -> str:
+    """Return a picture that stands by itself: with the colours that a page would give it."""
+    start, mark, rest = svg.partition(">")
+    return f"{start}{mark}\n{style()}{rest.rstrip()}\n"

@@ -291,9 +291,10 @@ class NeuralRecommender(Recommender[N], Generic[N]):
 
     @property
     def learning_curve(self) -> dict[str, list[float | None]]:
-        """The loss of each epoch, and the score of the validation if there was one."""
-        epochs, losses, scores = (self.curve_[:, CURVE.index(x)].tolist() for x in ("epoch", "loss", "validation"))
-        found: dict[str, list[float | None]] = {"epoch": epochs, "loss": losses}
+        """The loss of each epoch, its CPU-seconds of training, and the score of the validation if there was one."""
+        columns = ("epoch", "loss", "cpu_seconds", "validation")
+        epochs, losses, seconds, scores = (self.curve_[:, CURVE.index(x)].tolist() for x in columns)
+        found: dict[str, list[float | None]] = {"epoch": epochs, "loss": losses, "cpu_seconds": seconds}
         if not np.all(np.isnan(scores)):
             found[self.config.validation_metric] = [None if math.isnan(x) else x for x in scores]
         return found

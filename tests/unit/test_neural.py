@@ -128,13 +128,14 @@ def test_the_curve_has_a_row_for_each_epoch():
     assert model.curve_.shape == (3, len(CURVE))
     assert model.curve_[:, 0].tolist() == [1, 2, 3]
     assert np.all(np.isnan(model.curve_[:, VALIDATION]))
-    assert model.learning_curve == {"epoch": [1, 2, 3], "loss": model.curve_[:, LOSS].tolist()}
+    seconds = model.curve_[:, CURVE.index("cpu_seconds")].tolist()
+    assert model.learning_curve == {"epoch": [1, 2, 3], "loss": model.curve_[:, LOSS].tolist(), "cpu_seconds": seconds}
     assert model.curve_[2, LOSS] < model.curve_[0, LOSS]
 
 
 def test_a_validation_after_each_epoch_is_in_the_curve_too():
     model = made(validation_metric="mrr@5").fit(wanted_log(), validation=validation(), runtime=CPU)
-    assert list(model.learning_curve) == ["epoch", "loss", "mrr@5"]
+    assert list(model.learning_curve) == ["epoch", "loss", "cpu_seconds", "mrr@5"]
     assert all(0 <= score <= 1 for score in model.learning_curve["mrr@5"])
 
 

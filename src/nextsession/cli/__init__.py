@@ -37,6 +37,7 @@ from nextsession.cli import (
     recommend,
     replay,
     serve,
+    study,
 )
 from nextsession.cli.terminal import be_quiet, complain, unwrapped
 from nextsession.errors import ModelError, NextSessionError, TrainingError
@@ -66,6 +67,7 @@ app.command("models", epilog=models.EXAMPLES)(models.models)
 app.command("check", epilog=check.EXAMPLES)(check.check)
 app.command("new-model", epilog=new_model.EXAMPLES)(new_model.new_model)
 app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
+app.command("study", epilog=study.EXAMPLES)(study.study)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command("docs", epilog=docs.EXAMPLES)(docs.docs)
 for _command in (*app.registered_commands, *data.app.registered_commands):

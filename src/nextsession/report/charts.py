@@ -257,7 +257,7 @@ def loss(board: Leaderboard) -> Chart | None:
 
 def validation(board: Leaderboard) -> Chart | None:
     """Draw the score of the validation after each epoch."""
-    metrics = [name for e in _lines(board) for name in e.row.curve if name not in ("epoch", "loss")]
+    metrics = [name for e in _lines(board) for name in e.row.curve if name not in ("epoch", "loss", "cpu_seconds")]
     if not metrics:
         return None
     return _by_epoch(

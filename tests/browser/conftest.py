@@ -1,6 +1,7 @@
 """A real server of a small shop, and a real browser that looks at its page."""
 
 import contextlib
+import hashlib
 import threading
 import time
 
@@ -27,9 +28,14 @@ def site(tmp_path_factory):
     with contextlib.suppress(ModuleNotFoundError):
         import torch  # noqa: F401
 
-        models["sasrec"] = create("sasrec", dim=16, epochs=2 if PICTURES is None else 20, max_length=20, heads=2)
+        models["sasrec"] = create(
+            "sasrec", dim=16, epochs=2 if PICTURES is None else 12, learning_rate=0.005, max_length=20, heads=2
+        )
     arms = {
-        name: (prepared(model.fit(log), gap=GAP, version=f"{name}{'0' * 8}"[:12], table=table), float(name != "sasrec"))
+        name: (
+            prepared(model.fit(log), gap=GAP, version=hashlib.sha256(name.encode()).hexdigest()[:12], table=table),
+            float(name != "sasrec"),
+        )
         for name, model in models.items()
     }
     store = SQLiteStore(tmp_path_factory.mktemp("state") / "events.sqlite", Rules(), alone=True)

@@ -40,7 +40,7 @@ def learnt():
 
         experiment = Experiment.read({"data": {"set": "ml-latest-small"}, "models": ["popular"]})
         log = open_source(experiment).log
-        return log, log.item_table, {"layers": (64,), "epochs": 8, "reads": "history"}
+        return log, log.item_table, {"layers": (64,), "epochs": 6, "reads": "history"}
     log = Shop(users=120, items=120, categories=4).log()
     titles = log.item_table.titles.copy()
     titles[int(np.bincount(log.items, minlength=log.n_items).argmax())] = HOSTILE  # wanted most: on every first shelf

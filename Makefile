@@ -3,7 +3,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: install check test test-all demo docs bench lock clean
+.PHONY: install check test test-all demo docs screenshots bench lock clean
 
 install: .venv/.installed  ## a virtual environment of its own, with pinned versions
 
@@ -28,11 +28,14 @@ test: check  ## everything that must pass on every commit
 test-all: install  ## the slow tests too
 	$(BIN)/pytest -q -n 2 -m ''
 
-demo: install  ## a real data set, several models, a report
+demo: install  ## a real data set, several models, a report, a live page
 	$(BIN)/nextsession demo
 
 docs: install  ## write the generated pages of the documentation
 	$(BIN)/nextsession docs
+
+screenshots: install  ## the pictures of the page, made by its tests
+	NEXTSESSION_SCREENSHOTS=docs/page $(BIN)/pytest -q tests/browser -k 'both_lists or own_session or operations or narrow or dark'
 
 bench: install  ## every model on the benchmark sets at hand; resumes
 	$(BIN)/nextsession bench

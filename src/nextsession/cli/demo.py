@@ -1,4 +1,4 @@
-"""`nextsession demo`: from nothing to a table and a page, in a minute or two."""
+"""`nextsession demo`: from nothing to a table, a report and a live page, in a minute or two."""
 
 import time
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nextsession.cli import compare
+from nextsession.cli import compare, window
 from nextsession.cli.request import agree_showing
 from nextsession.cli.terminal import Json, bars, examples, remark
 from nextsession.errors import NextSessionError
@@ -14,7 +14,11 @@ from nextsession.errors import NextSessionError
 if TYPE_CHECKING:
     from nextsession.data.dataset import DataSet
 
-EXAMPLES = examples("nextsession demo", "nextsession demo --out runs/first")
+EXAMPLES = examples(
+    "nextsession demo",
+    "nextsession demo --out runs/first --port 8000",
+    "nextsession demo --no-serve  # for scripts: ends with the report",
+)
 
 _MODELS = ("popular", "recent", "sessionpopular", "markov", "associationrules", "sequentialrules")
 _MORE = ("itemknn", "vsknn", "stan", "vmisknn")
@@ -30,11 +34,14 @@ _TO_FETCH = "ml-latest-small"
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="A folder for rows and reports.")] = Path("runs/demo"),
+    serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Serve two models with their page.")] = True,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the page; 0 chooses a free one.")] = 0,
     json: Json = False,
 ) -> None:
-    """Find or fetch a small real data set, compare ten models on it, and show the table and the page.
+    """Find or fetch a small real data set, compare ten models on it, show the table, and serve two with their page.
 
-    Without a network and without a set at hand, a simulated shop takes its place, and is named so.
+    Without a network and without a set at hand, a simulated shop takes its place, and is named so.  With
+    `--json` nothing is served: whoever reads the table is a program, and waits for the end.
     """
     from nextsession.experiment import Experiment
 
@@ -48,6 +55,8 @@ def demo(
     remark(f"{time.perf_counter() - started:.0f} s. Next, with a log of your own: nextsession data describe LOG")
     if compare.broken(rows):
         raise typer.Exit(1)
+    if serve and not json:
+        window.serve_two(experiment, window.best(rows, _MODELS + _MORE), out, port)
 
 
 def _data() -> dict[str, Any]:

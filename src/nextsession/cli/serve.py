@@ -32,6 +32,12 @@ def serve(
     items: Annotated[
         str | None, typer.Option("--items", help="Titles: a prepared log, or a table with the columns id and title.")
     ] = None,
+    history: Annotated[
+        str | None, typer.Option("--history", help="A prepared log of what visitors did before.")
+    ] = None,
+    history_after: Annotated[
+        int | None, typer.Option("--history-after", min=0, help="The place up to which `export` had written it.")
+    ] = None,
     models: Annotated[
         list[str] | None, typer.Option("--models", help="A folder to load artifacts from later; repeat.")
     ] = None,
@@ -67,7 +73,8 @@ def serve(
     gets one of them, always the same.
     """
     settings = _settings(
-        artifacts, host=host, port=port, workers=workers, state=state, items=items, models=models, keys=keys,
+        artifacts, host=host, port=port, workers=workers, state=state, items=items, history=history,
+        history_after=history_after, models=models, keys=keys,
         origin=origin, host_name=host_name, rate=rate, gap=gap, ttl=ttl, keep=keep, retention=retention,
         largest_body=largest_body, access_log=access_log,
     )  # fmt: skip
@@ -94,6 +101,8 @@ def _settings(
     workers: int,
     state: str,
     items: str | None,
+    history: str | None,
+    history_after: int | None,
     models: list[str] | None,
     keys: Path | None,
     origin: list[str] | None,
@@ -130,6 +139,8 @@ def _settings(
         ttl=_duration("--ttl", ttl),
         keep=keep,
         items=items,
+        history=history,
+        history_after=history_after,
         models=tuple(models or ()),
         keys=None if keys is None else str(keys),
         server=ServerSettings(

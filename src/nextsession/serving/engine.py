@@ -27,6 +27,7 @@ from nextsession.errors import StoreError, UnknownNameError
 from nextsession.serving.arms import Arm, Arms
 from nextsession.serving.events import NOTHING, Event, Kept, Outcome, Rules, Shown, kept, with_event
 from nextsession.serving.histories import History
+from nextsession.serving.past import Past
 from nextsession.serving.questions import (
     Answer,
     Because,
@@ -72,8 +73,9 @@ class Asked:
 class Engine:
     """Models, a store, and what to do when one of them fails."""
 
-    def __init__(self, arms: Arms, store: Store, *, recent: Recent | None = None) -> None:
-        """Take what was loaded and opened."""
+    def __init__(self, arms: Arms, store: Store, *, recent: Recent | None = None, past: Past | None = None) -> None:
+        """Take what was loaded and opened, and what is known of visitors from before."""
+        self.past = past
         self.arms = arms
         self.store = store
         self.recent = recent or Recent()
@@ -233,6 +235,10 @@ class Engine:
         elif question.visitor is not None and question.consent:
             try:
                 record = self.store.record(question.visitor, now)
+                if self.past is not None:
+                    standing = self.store.standing(question.visitor)
+                    events = self.past.joined(standing, record.events, self.store.rules.keep)
+                    record = msgspec.structs.replace(record, touched=now, events=events)
             except StoreError as error:
                 log.warning("A history could not be read: %s", error)
                 degraded.append("store")

@@ -168,6 +168,12 @@ class MemoryStore(Store):
             shown = tuple(replace(s, visitor=person.name) for p, _, s in self._shown if p is person)
             return Known(person.name, tuple(sorted(person.identities)), events, shown)
 
+    def standing(self, visitor: str) -> dict[str, int | None]:
+        """Return the ids that a visitor goes by, and when each was erased."""
+        person = self._people.get(visitor)
+        identities = [visitor] if person is None else sorted(person.identities)
+        return {identity: self._tombstones.get(digest_of(identity)) for identity in identities}
+
     def events(self, after: int = 0, limit: int | None = None) -> Iterator[Stored]:
         """Give the log in the order of arrival."""
         with self._lock:

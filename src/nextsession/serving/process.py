@@ -25,6 +25,7 @@ from nextsession.serving.arms import Arms
 from nextsession.serving.engine import Engine
 from nextsession.serving.events import Rules
 from nextsession.serving.memory import MemoryStore
+from nextsession.serving.past import Past
 from nextsession.serving.security import Keys
 from nextsession.serving.served import Served, serve
 from nextsession.serving.server import Server, ServerSettings
@@ -56,6 +57,10 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     keep: int = Rules().keep
     items: str | None = None
     """Where titles are: a prepared log, or a table with the columns `id` and `title`."""
+    history: str | None = None
+    """A prepared log of what visitors did before."""
+    history_after: int | None = None
+    """The place in the log of the server up to which it holds everything."""
     models: tuple[str, ...] = ()
     """Folders that artifacts may be loaded from later; by default those of the first."""
     keys: str | None = None
@@ -108,7 +113,7 @@ def build(settings: ServeSettings, *, clock: Callable[[], int]) -> Server:
         arms = Arms({n: (load(p), settings.weights.get(n, 1.0)) for n, p in settings.artifacts.items()}, now=now)
         folders = settings.models or tuple(str(Path(place).resolve().parent) for place in settings.artifacts.values())
         return Server(
-            Engine(arms, store),
+            Engine(arms, store, past=_past(settings)),
             load,
             clock,
             models=tuple(Path(folder) for folder in folders),
@@ -119,6 +124,14 @@ def build(settings: ServeSettings, *, clock: Callable[[], int]) -> Server:
     except BaseException:
         store.close()
         raise
+
+
+def _past(settings: ServeSettings) -> Past | None:
+    if settings.history is None:
+        return None
+    from nextsession.data.prepared import Prepared
+
+    return Past(Prepared.load(settings.history).log, after=settings.history_after)
 
 
 class Titles:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from nextsession.errors import StoreError
-from nextsession.serving.events import Event, Shown, Stored, Tombstone
+from nextsession.serving.events import Event, Shown, Stored, Tombstone, digest_of
 from nextsession.serving.store import Known
 
 _PAGE = 10_000
@@ -60,6 +60,17 @@ class Reader:
         return Known(
             name, tuple(i for (i,) in identities), tuple(map(_stored, events)), tuple(_shown(s)[1] for s in shown)
         )
+
+    def standing(self, visitor: str) -> dict[str, int | None]:
+        """Return the ids that a visitor goes by, and when each was erased."""
+        person = "SELECT person FROM visitors WHERE visitor = ?"
+        rows = self._rows(f"SELECT visitor FROM visitors WHERE person = ({person}) ORDER BY visitor", (visitor,))
+        identities = [identity for (identity,) in rows] or [visitor]
+        return {identity: self._erased_at(identity) for identity in identities}
+
+    def _erased_at(self, visitor: str) -> int | None:
+        row = self._row("SELECT erased_at FROM tombstones WHERE digest = ?", (digest_of(visitor),))
+        return None if row is None else int(row[0])
 
     def events(self, after: int = 0, limit: int | None = None) -> Iterator[Stored]:
         """Give the log in the order of arrival."""

@@ -104,6 +104,10 @@ class Store(ABC):
         """Return everything that is held of a visitor, or None."""
 
     @abstractmethod
+    def standing(self, visitor: str) -> dict[str, int | None]:
+        """Return the ids that a visitor goes by, this one among them, each with when it was erased, if it was."""
+
+    @abstractmethod
     def events(self, after: int = 0, limit: int | None = None) -> Iterator[Stored]:
         """Give the log in the order of arrival, from the event that follows place `after`."""
 

@@ -215,6 +215,20 @@ def check_erasure_of_all_identities(subject: StoreSubject) -> None:
     store.close()
 
 
+def check_standing(subject: StoreSubject) -> None:
+    """A visitor stands under all ids that were merged, each with when it was erased; somebody unknown under one."""
+    store = subject.open(Rules())
+    expect(store.standing("ann") == {"ann": None}, f"somebody unknown stands under {store.standing('ann')}.")
+    store.append([click("a", "anon"), click("b", "ann")], NOW)
+    store.merge("anon", "ann", NOW)
+    expect(store.standing("anon") == {"ann": None, "anon": None}, f"after a merge: {store.standing('anon')}.")
+    store.erase("ann", NOW + 5)
+    expect(store.standing("anon") == {"anon": NOW + 5}, f"after the erasure: {store.standing('anon')}.")
+    store.append([click("c", "ann", at=6)], NOW + 6)
+    expect(store.standing("ann") == {"ann": NOW + 5}, f"back again: {store.standing('ann')}.")
+    store.close()
+
+
 def check_shown(subject: StoreSubject) -> None:
     """Lists that were shown come back whole and in order, under the id that their visitor was merged into."""
     store = subject.open(Rules())

@@ -1,6 +1,6 @@
 // The frame of the page: which view is seen, who is visiting, light or dark.
 
-import { ask, become, fresh, get, me, theme, useKey } from "./api.js";
+import { ask, become, fresh, get, me, post, theme, useKey } from "./api.js";
 import { count, h, say, show } from "./dom.js";
 import * as explorer from "./explorer.js";
 import * as operations from "./operations.js";
@@ -11,7 +11,7 @@ const at = (id) => document.getElementById(id);
 let seen = "";
 
 /** Say what went wrong where it cannot be overlooked, and what to do. */
-export function notice(error) {
+function notice(error) {
   const place = at("notice");
   place.hidden = !error;
   if (!error) return;
@@ -47,10 +47,21 @@ async function look() {
   }
 }
 
+/** Return the arms; a key that may not see them all still gets the arm of this visitor. */
+async function known() {
+  try {
+    return (await get("v1/models")).arms;
+  } catch (error) {
+    if (error.status !== 403) throw error;
+    const { arm, model, version, softmax } = await post("v1/explorations", { visitor: me(), k: 1 });
+    return [{ arm, model, version, items: softmax.items }];
+  }
+}
+
 async function start() {
   show(at("visitor"), h("span", { class: "dot", "aria-hidden": "true" }), h("span", { class: "unseen" }, "You are "), me());
   try {
-    const { arms } = await get("v1/models");
+    const arms = await known();
     for (const view of Object.values(views)) view.use(arms, notice);
     at("served").textContent = `${arms.map((arm) => arm.model).join(" and ")} · ${count(arms[0].items)} items`;
     seen = "";

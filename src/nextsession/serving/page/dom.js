@@ -18,6 +18,20 @@ export const h = (tag, props, ...children) => fill(document.createElement(tag), 
 export const s = (tag, props, ...children) => fill(document.createElementNS(SVG, tag), props, children);
 export const show = (place, ...children) => place.replaceChildren(...children.flat(Infinity).filter(Boolean));
 
+const WORKED = "button, input, select, summary, a, [tabindex='0']";
+const nameOf = (one) => one.getAttribute("aria-label") || one.textContent;
+
+/** Draw anew, and leave the focus where a person who works with the keyboard had it, or as near as can be. */
+export function keepingFocus(place, draw) {
+  const held = document.activeElement;
+  const was = place.contains(held) ? { id: held.id, name: nameOf(held), at: [...place.querySelectorAll(WORKED)].indexOf(held) } : null;
+  draw();
+  if (!was) return;
+  const all = [...place.querySelectorAll(WORKED)].filter((one) => !one.disabled);
+  const to = all.find((one) => was.id && one.id === was.id) || all.find((one) => nameOf(one) === was.name) || all[Math.min(was.at, all.length - 1)];
+  to?.focus({ preventScroll: true });
+}
+
 export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 /** Tell people who cannot see the page what has changed. */

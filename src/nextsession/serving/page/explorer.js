@@ -2,7 +2,7 @@
 
 import { me, post } from "./api.js";
 import { chapters } from "./chapters.js";
-import { colourOf, h, say, show, titleOf } from "./dom.js";
+import { colourOf, h, keepingFocus, say, show, titleOf } from "./dom.js";
 import { forAnybody } from "./shelves.js";
 
 const MOST = 24;
@@ -34,9 +34,9 @@ async function load() {
   const found = state.made ? await ask({ sessions: state.made }) : real;
   for (const one of [...real.events, ...found.events]) titles.set(one.item, titleOf(one));
   state = { ...state, real, found };
-  bench();
+  keepingFocus(parts.bench, bench);
   const opened = new Set([...parts.guide.querySelectorAll("details[open]")].map((one) => one.id));
-  show(parts.guide, chapters({ ...state, arms, edit, choose, warm, lend, sessions: sessionsOf(found) }));
+  keepingFocus(parts.guide, () => show(parts.guide, chapters({ ...state, arms, edit, choose, warm, lend, sessions: sessionsOf(found) })));
   for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
 }
 

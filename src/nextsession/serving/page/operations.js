@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { bar, lines } from "./charts.js";
-import { ago, count, h, ms, number, percent, say, show } from "./dom.js";
+import { ago, count, h, keepingFocus, ms, number, percent, say, show } from "./dom.js";
 
 const EVERY = 2000;
 let tell = () => {};
@@ -37,10 +37,7 @@ const turn = () =>
 
 async function refresh() {
   const [numbers, models, ready] = await Promise.all([get("v1/operations"), get("v1/models"), get("readyz").catch((error) => ({ status: error.message }))]);
-  // A person who is reading a button must not have it taken away: what has the focus gets it back.
-  const focus = document.activeElement?.id;
-  show(parts.board, tiles(numbers, ready), traffic(numbers), latency(numbers), stages(numbers), sources(numbers), comparison(numbers), versions(numbers, models), health("Store", numbers.store), numbers.index ? indexes(numbers.index) : null, failures(numbers));
-  if (focus) document.getElementById(focus)?.focus();
+  keepingFocus(parts.board, () => show(parts.board, tiles(numbers, ready), traffic(numbers), latency(numbers), stages(numbers), sources(numbers), comparison(numbers), versions(numbers, models), health("Store", numbers.store), numbers.index ? indexes(numbers.index) : null, failures(numbers)));
 }
 
 const panel = (title, wide, ...children) => h("section", { class: `panel card ${wide}`, "aria-label": title }, h("h2", {}, title), children);

@@ -24,13 +24,14 @@ export async function shelvesOf(arms) {
   return found.filter((one) => one.items.length);
 }
 
-/** Ask the arms in turn, for models of neighbours have nothing to say to somebody without a history. */
+/** Ask the arm that has most to say to somebody without a history: models of neighbours have nothing. */
 export async function forAnybody(arms) {
   let found = null;
   for (const { arm } of arms) {
     const { items } = await post("v1/recommendations", { arm, k: MANY, shown: false });
-    found ||= { arm, items };
-    if (items.some((one) => one.source !== "any")) return { arm, items };
+    const said = items.filter((one) => one.source === "model" || one.source === "usual").length;
+    if (!found || said > found.said) found = { arm, items, said };
+    if (said === items.length) break;
   }
   return found;
 }

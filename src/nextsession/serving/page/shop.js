@@ -1,7 +1,7 @@
 // The shop: every click is an event, and two models' lists change with it.
 
 import { event, get, me, post } from "./api.js";
-import { ago, calm, colourOf, h, ms, number, percent, say, show, titleOf } from "./dom.js";
+import { ago, calm, colourOf, h, keepingFocus, ms, number, percent, say, show, titleOf } from "./dom.js";
 import { poster } from "./posters.js";
 import { shelf, shelvesOf } from "./shelves.js";
 
@@ -88,7 +88,9 @@ async function shelves(words = "") {
 
 /** One click: an event, and both lists anew. Clicks wait for one another, so their order is that of the visitor. */
 function click(item, arm = "", request = "") {
-  busy = busy.then(() => refresh(event(item, arm === mine ? request : ""))).catch(tell);
+  busy = busy
+    .then(() => refresh(event(item, arm === mine ? request : "")))
+    .then(() => tell(null), tell);
   return busy;
 }
 
@@ -118,9 +120,11 @@ function next(before, answer) {
 
 function draw() {
   const from = new Map([...parts.lists.querySelectorAll("[data-key]")].map((row) => [row.dataset.key, row.getBoundingClientRect().top]));
-  show(
-    parts.lists,
-    pair.map((name, place) => (lists[name] ? column(lists[name], place) : null)),
+  keepingFocus(parts.lists, () =>
+    show(
+      parts.lists,
+      pair.map((name, place) => (lists[name] ? column(lists[name], place) : null)),
+    ),
   );
   glide(from);
   show(parts.trail, steps());
@@ -153,7 +157,7 @@ function column(answer, place) {
         "p",
         { class: "speed" },
         h("b", {}, ms(answer.took.model)),
-        ` model · ${ms(answer.trip)} there and back`,
+        ` model · ${ms(answer.trip)} in all`,
         h("span", { class: "version", title: `${answer.model}, version ${answer.version}` }, answer.version.slice(0, 6)),
       ),
       answer.degraded.length ? h("p", { class: "degraded" }, `Degraded: ${answer.degraded.join(", ")}`) : null,

@@ -80,7 +80,8 @@ def _quality(summary: Summary, timed: bool, best: str) -> Table:
 
 
 def _differences(summary: Summary, timed: bool) -> Table:
-    shown = ("slate_auc", "slate_ndcg@10", "recall@100", "recall@500") if summary.study == "alpha" else _FEW
+    of_slates = ("slate_auc", "slate_ndcg@10", "recall@100", "recall@500")
+    shown: tuple[str, ...] = of_slates if summary.study == "alpha" else _FEW
     models = _compared(summary, timed)
     shown = tuple(m for m in shown if all(m in model.differences for model in models))
     lines = [

@@ -342,3 +342,26 @@ def test_a_server_that_is_gone_is_said_so(visit):
     rob.page.wait_for_selector("#notice", state="hidden")
     rob.click(1)
     rob.wrong.clear()  # the browser reports the requests that were cut off
+
+
+def test_keys_are_asked_for_and_sent(visit):
+    """As a server with keys answers; a key without the scope `admin` still gets a shop, of one list."""
+
+    def guarded(route):
+        if route.request.headers.get("x-api-key") != "secret":
+            route.fulfill(status=401, json={"detail": "The key is missing; send one in the header X-API-Key."})
+        elif route.request.url.endswith("/v1/models"):
+            route.fulfill(status=403, json={"detail": "The key may not do this."})
+        else:
+            route.continue_()
+
+    sam = visit("sam").shop()
+    sam.page.route("**/v1/**", guarded)
+    sam.page.reload()
+    sam.page.get_by_label("Key of this server").fill("secret")
+    sam.page.get_by_role("button", name="Use this key").click()
+    sam.shop()
+    assert sam.page.locator(".column").count() == 1
+    sam.page.wait_for_selector("#notice", state="hidden")
+    sam.click(2)
+    sam.wrong.clear()  # the browser reports the refusals

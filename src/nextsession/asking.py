@@ -46,6 +46,9 @@ class MomentSettings(Settings):
     """Numbers that become of what is known of an item; a query says how much it makes of each."""
     hidden: int = Field(default=32, ge=1)
     """Width of the small networks that make them."""
+    cold: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the items that a step of training meets as if they were new, drawn anew each time.  Training sees all
+    that ever became of an item and trusts its vector too much: where new items are to be listed, as on news, .5."""
     resolution: Duration = Field(default=60_000, ge=1)
     """In training, what is known is that of the last full minute (or so) before the question; in answers, that of
     its instant."""

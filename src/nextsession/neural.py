@@ -218,7 +218,9 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         if moment is None:
             return network
         n_features = 0 if self.history_ is None else self.history_.n_features(len(moment.windows))
-        return MomentNetwork(network, n_features, repeat=moment.repeats, width=moment.width, hidden=moment.hidden)
+        return MomentNetwork(
+            network, n_features, repeat=moment.repeats, width=moment.width, hidden=moment.hidden, cold=moment.cold
+        )
 
     def _questions(self, log: SessionLog, moment: MomentSettings, runtime: Runtime) -> AskedRows:
         most = self.config.max_length

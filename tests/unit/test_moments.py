@@ -21,6 +21,7 @@ from nextsession.nn.moments import (
     History,
     MomentNetwork,
     answered,
+    grown,
     known,
     moment_loss,
     rank_loss,
@@ -326,3 +327,25 @@ def test_a_log_without_times_has_no_moments() -> None:
     )
     assert model.history_ is None
     assert np.isfinite(model.scores(log).dense()).all()
+
+
+def test_a_step_meets_a_share_of_the_items_as_new_ones_are_met() -> None:
+    network = network_of(None)
+    assert torch.equal(network.met()[0], network.head.table()[0])
+    network.cold = 0.5
+    mean, bias = network.head.table()[0].mean(0), network.biases().mean()
+    shares = []
+    for seed in range(50):
+        torch.manual_seed(seed)
+        table, biases = network.met()
+        new = torch.all(table == mean, dim=1)
+        shares.append(float(new.float().mean()))
+        assert torch.equal(biases == bias, new)
+        table.sum().backward()
+        moved = network.head.items.weight.grad.abs().sum(1) > 0
+        assert torch.equal(moved, ~new)
+        network.zero_grad()
+    assert 0.3 < np.mean(shares) < 0.7
+    more = grown(network, V + 1)
+    torch.testing.assert_close(more.head.table()[0][-1], mean)
+    torch.testing.assert_close(more.biases()[-1], bias)

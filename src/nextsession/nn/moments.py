@@ -205,15 +205,18 @@ class MomentNetwork(Network):
         repeat: Is it known what each person had before?
         width: Numbers that become of them, each with a weight that depends on the query.
         hidden: Width between.
+        cold: Share of the items that a step of training meets as if they were new.
     """
 
-    def __init__(self, network: Network, n_features: int, *, repeat: bool, width: int, hidden: int) -> None:
+    def __init__(
+        self, network: Network, n_features: int, *, repeat: bool, width: int, hidden: int, cold: float = 0.0
+    ) -> None:
         """Draw the maps; what a query makes of the numbers is at first the same for all."""
         super().__init__()
         self.network = network
         weight, _ = network.head.table()
         n_items, dim = weight.shape
-        self.width = width
+        self.cold = cold
         self.bias = nn.Parameter(torch.zeros(n_items))
         self.drift = _map(n_features, hidden, width) if n_features else None
         self.repeat = _map(N_FEATURES, hidden, width) if repeat else None
@@ -252,6 +255,17 @@ class MomentNetwork(Network):
             return None, None
         return self.of_drift(queries), self.drift(found.items)
 
+    def met(self) -> tuple[Tensor, Tensor]:
+        """Return vectors and biases of the items as a step of training meets them: of some, those that new ones get."""
+        (table, _), bias = self.head.table(), self.biases()
+        if not self.cold:
+            return table, bias
+        new = torch.rand(len(bias), device=bias.device) < self.cold
+        return (
+            torch.where(new[:, None], table.detach().mean(0), table),
+            torch.where(new, bias.detach().mean(), bias),
+        )
+
     def biases(self) -> Tensor:
         """Return the bias of every item, `(V,)`."""
         own = self.head.table()[1]
@@ -287,8 +301,7 @@ def moment_loss(examples: MomentExamples, network: MomentNetwork, alpha: float, 
     assert of_query is not None
     left, right = network.beside(queries, found)
     raised = network.raised(queries, found)
-    table, _ = network.head.table()
-    bias = network.biases()
+    table, bias = network.met()
     total = moment_cross_entropy(
         queries, table, bias, left, right, found.runs, raised, examples.positives, of_query, label_smoothing=smoothing
     )

@@ -18,12 +18,12 @@ from nextsession.data.log import SessionLog
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ArtifactError, ConfigError, TrainingError
 from nextsession.models.sasrec import SASRec
-from nextsession.neural import Facts, NeuralRecommender, NeuralSettings, _columns_key, device_of
-from nextsession.nn.batches import Rows, slices
+from nextsession.neural import NeuralRecommender, NeuralSettings, device_of
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.networks import CausalEncoder, Head, Input, NextItem
 from nextsession.testing.subjects import questions, wanted_log
 from nextsession.training import _Passes
+from nextsession.training_facts import columns_key
 from nextsession.training_log import CURVE, TrainingLog
 
 CPU = Runtime(device="cpu")
@@ -302,11 +302,11 @@ def test_a_checkpoint_of_another_training_is_refused_with_the_reason(tmp_path, c
 
 def test_kinds_of_events_side_features_and_times_are_part_of_what_a_checkpoint_is_of():
     log = wanted_log()
-    whole, shop = slices(log.event_offsets, "latest", 9), ItemFeature.of([["a"]] * log.n_items)
+    shop = ItemFeature.of([["a"]] * log.n_items)
     other = ItemFeature.of([["a"], *[["b"]] * (log.n_items - 1)])
 
     def key(log, actions=None, names=(), **features):
-        return _columns_key(Rows(log, whole, None, actions), Facts(log.n_items, names, features))
+        return columns_key(log, actions, names, features)
 
     kinds = np.zeros(log.n_events, np.int64)
     assert key(log) == key(wanted_log())

@@ -173,7 +173,7 @@ def test_a_comparison_with_checkpoints_goes_on_within_a_training(some_split, tmp
     spent = cpu_seconds(state)
     (row,) = compare(some_split, [NETWORK], RULES, out=tmp_path / "out", runtime=kept)
     assert row.metrics == whole.metrics
-    assert row.curve == whole.curve
+    assert {**row.curve, "cpu_seconds": []} == {**whole.curve, "cpu_seconds": []}
     assert 0 < spent < row.cost.fit_cpu_s
     stopped_within(monkeypatch, some_split, epoch=0, out=tmp_path / "out", runtime=kept, resume=False)  # trains anew
     assert not state.exists()

@@ -157,13 +157,23 @@ def _take_back(state: TrainingState, content: Mapping[str, Any], tensors: Mappin
         return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
 
     device = next(state.network.parameters()).device
-    state.network.load_state_dict(part("network"))
+    _take_weights(state.network, part("network"))
     state.optimiser.load(part("optimiser"))
     for name in ("average", "best"):
         if content[name]:
             setattr(state, name, {k: v.to(device) for k, v in part(name).items()})
     for name in _PLAIN:
         setattr(state, name, content[name])
+
+
+def _take_weights(network: Network, weights: Mapping[str, Tensor]) -> None:
+    """Copy weights into a network; PyTorch's own function would turn an interrupt inside into an error of the file."""
+    own = network.state_dict()
+    if {name: x.shape for name, x in own.items()} != {name: x.shape for name, x in weights.items()}:
+        raise ValueError("its weights have other names or shapes than the network's")
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(weights[name])
 
 
 def packed(state: TrainingState) -> bytes:

@@ -7,8 +7,8 @@ import time
 
 import pytest
 import uvicorn
-from visitors import FLAGS, GAP, NAMES, PICTURES, Visitor, chromium_path, learnt
 
+from browser.visitors import FLAGS, GAP, NAMES, PICTURES, Visitor, chromium_path, learnt
 from nextsession import create
 from nextsession.serving.app import application
 from nextsession.serving.arms import Arms

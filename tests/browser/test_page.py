@@ -8,7 +8,8 @@ import time
 from urllib.request import Request, urlopen
 
 import pytest
-from visitors import GAP, HOSTILE, PICTURES
+
+from browser.visitors import GAP, HOSTILE, PICTURES
 
 films = pytest.mark.skipif(PICTURES is not None, reason="films have no hostile titles")
 

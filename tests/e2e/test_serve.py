@@ -241,6 +241,17 @@ def test_a_dry_run_loads_the_models_and_touches_nothing(models, tmp_path):
     assert not (tmp_path / "state").exists()
 
 
+def test_a_fallback_is_an_arm_that_answers_nobody(models):
+    status, out, err = told(models / "v0", "--fallback", models / "v1", "--state", "memory", "--dry-run")
+    assert status == 0, err
+    found = json.loads(out)
+    assert [(arm["arm"], arm["role"], arm["weight"]) for arm in found["arms"]] == [
+        ("v0", "answer", 1.0),
+        ("fallback", "fallback", 0.0),
+    ]
+    assert found["chain"] == ["model", "fallback", "recent", "usual", "any"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -251,6 +262,8 @@ def test_a_dry_run_loads_the_models_and_touches_nothing(models, tmp_path):
         (["{v0}", "--state", "memory", "--workers", "2"], "Several workers need a store that they share"),
         (["{v0}", "--gap", "soon"], "--gap must be a duration such as '30m', '2h' or '7d', got 'soon'"),
         (["{v0}", "--keys", "none.toml"], "none.toml cannot be read"),
+        (["{v0}", "--fallback", "v0={v0}"], "Two artifacts would be the arm 'v0'"),
+        (["{v0}", "--fallback", "{v0}:2"], "--fallback takes no weight"),
         (["a.b={v0}"], "An arm needs a name of letters, digits, - and _, got 'a.b'"),
     ],
 )

@@ -8,6 +8,7 @@ from nextsession.data.items import ItemFeature, ItemTable
 from nextsession.errors import ArtifactError, ConfigError, DataError, StoreError, UnknownNameError
 from nextsession.golden import write_golden
 from nextsession.recommender import Recommender
+from nextsession.runs import POPULARITY, popularity_of
 from nextsession.serving.arms import Arms
 from nextsession.serving.engine import Engine
 from nextsession.serving.events import Event, Rules
@@ -206,6 +207,95 @@ def test_a_model_that_fails_is_replaced_by_what_many_want(caplog):
     assert "ann" not in caplog.text
 
 
+# -- the chain ----------------------------------------------------------------------------------
+
+
+def chained(first="markov", second="vsknn", counts=None):
+    arms = {"main": (served(first), 1.0), "second": (served(second, "s1"), 0.0)}
+    return Engine(Arms(arms, now=NOW, roles={"second": "fallback"}), Broken())
+
+
+def test_a_short_list_is_filled_by_the_fallback_before_anything_else():
+    one = chained()
+    assert one.chain.order == ("model", "fallback", "recent", "usual", "any")
+    assert engine().chain.order == ("model", "recent", "usual", "any")
+    one.record([click("soap", "bob")], NOW).result()
+    one.refresh()
+    expected = next(iter(create("vsknn").fit(LOG).recommend(SessionLog.from_lists([[["tea"]]]), exclude="session")))
+    answer = ask(one, items=("tea",), k=4)
+    assert [x.source for x in answer.items] == ["model", "fallback", "recent", "any"]
+    assert ids(answer) == ["milk", expected[1], "soap", "coffee"]
+    assert (answer.arm, answer.version, answer.degraded) == ("main", "v1", ())
+    assert ids(ask(one, items=("tea",), k=1)) == ["milk"], "a full list needs nobody else"
+
+
+def test_the_fallback_keeps_all_limits():
+    one = chained()
+    full = ids(ask(one, items=("tea", "milk"), k=9), "fallback")
+    assert full == ["sugar"] or "sugar" in ids(ask(one, items=("tea", "milk"), k=9), "model")
+    for more in ({"deny": ("sugar",)}, {"where": {"kind": ("wash",)}}, {"allow": ("soap",)}):
+        assert "sugar" not in ids(ask(one, items=("tea", "milk"), k=9, **more))
+    one.restock(["sugar"], [])
+    assert "sugar" not in ids(ask(one, items=("tea", "milk"), k=9))
+
+
+def test_a_fallback_that_fails_is_named_and_the_chain_goes_on():
+    model = Failing().fit(LOG)
+    arms = {"main": (served("markov"), 1.0), "second": (prepared(model, gap=GAP), 0.0)}
+    one = Engine(Arms(arms, now=NOW, roles={"second": "fallback"}), Broken())
+    model.fails = True
+    answer = ask(one, items=("soap",), k=3)
+    assert answer.degraded == ("fallback",)
+    assert len(ids(answer, "any")) == 3
+
+
+def test_a_model_that_fails_is_replaced_by_the_fallback():
+    model = Failing().fit(LOG)
+    arms = {"main": (prepared(model, gap=GAP), 1.0), "second": (served("vsknn"), 0.0)}
+    one = Engine(Arms(arms, now=NOW, roles={"second": "fallback"}), Broken())
+    model.fails = True
+    answer = ask(one, items=("tea",), k=1)
+    assert (answer.degraded, [x.source for x in answer.items]) == (("model",), ["fallback"])
+
+
+def test_whoever_is_unknown_gets_what_was_wanted_before_anything():
+    counts = np.array([3, 9, 1, 0, 9])  # coffee, milk, soap, sugar, tea
+    one = engine(prepared(create("vsknn").fit(LOG), gap=GAP, popularity=counts))
+    answer = ask(one, visitor="new", k=5)
+    assert [x.source for x in answer.items] == ["usual"] * 4 + ["any"]
+    assert set(ids(answer)[:2]) == {"milk", "tea"}
+    assert ids(answer)[2:] == ["coffee", "soap", "sugar"]
+
+
+def test_roles_of_arms():
+    with pytest.raises(ConfigError, match="At least one arm must have a weight above 0"):
+        Arms({"a": (served(), 0.0)}, now=NOW, roles={"a": "fallback"})
+    with pytest.raises(ConfigError, match="The arm 'a' is there to fill lists: its weight must be 0"):
+        Arms({"a": (served(), 1.0)}, now=NOW, roles={"a": "fallback"})
+    arms = Arms({"a": (served(), 1.0), "b": (served("popular"), 0.0)}, now=NOW)
+    assert arms.fallback is None
+    arms.weigh({}, {"b": "fallback"})
+    assert arms.fallback.name == "b"
+    with pytest.raises(ConfigError, match="The arm 'b' is there to fill lists: its weight must be 0"):
+        arms.weigh({"b": 1})
+    with pytest.raises(ConfigError, match="The arm 'b' is the fallback already"):
+        arms.load("c", "x", lambda: served("popular", "v2"), now=NOW, role="fallback")
+    assert arms.refused[-1].place == "x"
+    with pytest.raises(ConfigError, match="The arm 'a' is there to answer; load it under another name"):
+        arms.load("a", "x", lambda: served("popular", "v2"), now=NOW, role="fallback")
+    arms.load("b", "x", lambda: served("popular", "v2"), now=NOW, role="fallback")
+    arms.load("b", "x", lambda: served("popular", "v3"), now=NOW)
+    assert (arms.fallback.served.version, arms.fallback.role) == ("v3", "fallback")
+    assert arms.roll_back("b", now=NOW).role == "fallback"
+    arms.load("c", "x", lambda: served("popular", "v2"), now=NOW)
+    with pytest.raises(ConfigError, match="There can be one fallback, got 'b' and 'c'"):
+        arms.weigh({}, {"c": "fallback"})
+    arms.weigh({"b": 1}, {"b": "answer", "c": "fallback"})
+    assert arms.fallback.name == "c"
+    with pytest.raises(UnknownNameError, match="There is no arm 'd'"):
+        arms.weigh({}, {"d": "fallback"})
+
+
 # -- consent and what is shown ------------------------------------------------------------------
 
 
@@ -317,6 +407,20 @@ def test_a_model_that_answers_otherwise_than_when_saved_is_refused(tmp_path):
         serve(place, gap=GAP)
     (place / "golden.json").write_text('[{"items": ["tea"]}]')
     with pytest.raises(ArtifactError, match=r"golden\.json is damaged: KeyError"):
+        serve(place, gap=GAP)
+
+
+def test_what_was_wanted_lies_beside_the_model(tmp_path):
+    log = SessionLog.from_lists([[["tea", "milk", "tea", "unheard of"]]])
+    place = saved(tmp_path / "m", "vsknn")
+    assert serve(place, gap=GAP).usual == ()
+    np.save(place / POPULARITY, popularity_of(log, LOG.vocabulary))
+    assert serve(place, gap=GAP).usual == ("tea", "milk")
+    np.save(place / POPULARITY, np.zeros(3, np.int64))
+    with pytest.raises(ArtifactError, match=r"popularity\.npy is damaged: it is not of the 5 items"):
+        serve(place, gap=GAP)
+    (place / POPULARITY).write_bytes(b"nothing")
+    with pytest.raises(ArtifactError, match=r"popularity\.npy is damaged"):
         serve(place, gap=GAP)
 
 

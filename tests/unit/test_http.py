@@ -271,6 +271,38 @@ def test_models_are_loaded_weighed_and_rolled_back(clock, artifact):
         assert client.post("/v1/recommendations", json={"visitor": "x"}).json()["arm"] == "popular"
 
 
+def test_a_fallback_is_loaded_swapped_and_dismissed_as_any_model_is(clock, artifact, tmp_path):
+    path = tmp_path / "events.sqlite"
+    one, other = (server_of(clock, SQLiteStore(path), models=[artifact.parent]) for _ in range(2))
+    with TestClient(application(one)) as client:
+        load = {"do": "load", "arm": "second", "artifact": str(artifact), "role": "fallback"}
+        arms = client.post("/v1/models", json=load).json()["arms"]
+        assert [(arm["arm"], arm["role"], arm["weight"]) for arm in arms][1:] == [
+            ("popular", "answer", 0),
+            ("second", "fallback", 0),
+        ]
+        listed = client.post("/v1/recommendations", json={"items": ["tea"], "k": 4}).json()["items"]
+        assert [x["source"] for x in listed][:2] == ["model", "fallback"]
+        assert client.get("/v1/operations").json()["chain"] == ["model", "fallback", "recent", "usual", "any"]
+        assert client.get("/v1/operations").json()["answers"]["fallback"] == 1
+        assert 'nextsession_items_total{source="fallback"} 1' in client.get("/metrics").text
+        other.second()
+        assert other.engine.arms.fallback.name == "second"
+        said = problem(client.post("/v1/models", json={"do": "weigh", "weights": {"second": 1}}), 409)
+        assert "is there to fill lists: its weight must be 0" in said
+        said = problem(client.post("/v1/models", json={**load, "arm": "third"}), 409)
+        assert "is the fallback already" in said
+        (artifact / "golden.json").write_text('[{"items": ["tea"], "list": ["coffee", "a/b c"]}]')
+        assert "answers otherwise" in problem(client.post("/v1/models", json=load), 409)
+        client.post("/v1/models", json={"do": "assign", "arm": "second", "role": "answer"})
+        assert client.get("/v1/operations").json()["chain"] == ["model", "recent", "usual", "any"]
+        problem(client.post("/v1/models", json={"do": "assign", "arm": "nobody", "role": "answer"}), 404)
+        problem(client.post("/v1/models", json={"do": "assign", "arm": "second", "role": "boss"}), 422)
+        other.second()
+        assert other.engine.arms.fallback is None
+    other.engine.store.close()
+
+
 def test_models_from_elsewhere_and_damaged_ones_are_refused(clock, artifact, tmp_path):
     server = server_of(clock, models=[artifact.parent])
     (tmp_path / "outside").mkdir()

@@ -85,7 +85,7 @@ def fit(
         if not processes.first:
             return
         learnt_from: Literal["train", "everything"] = "everything" if everything else "train"
-        save_run(place, made, wanted, learnt_from, items=log.item_table)
+        save_run(place, made, wanted, learnt_from, log=log)
     facts = {
         "artifact": str(place),
         "model": choice.name,

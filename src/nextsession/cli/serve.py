@@ -17,6 +17,7 @@ EXAMPLES = examples(
     "nextsession serve runs/vmisknn runs/gru4rec  # two arms: half of the visitors each, side by side on the page",
     "nextsession serve main=runs/vmisknn:9 new=runs/sasrec:1 --state /var/lib/shop --workers 2",
     "nextsession serve runs/vmisknn --host 0.0.0.0 --keys keys.toml --origin https://shop.example",
+    "nextsession serve runs/sasrec --fallback runs/vsknn  # fills the lists that the first leaves short",
     "nextsession serve runs/vmisknn --dry-run",
 )
 
@@ -25,6 +26,12 @@ def serve(
     artifacts: Annotated[
         list[str], typer.Argument(metavar="ARTIFACT...", help="Models that `fit` wrote; \\[ARM=]FOLDER\\[:WEIGHT].")
     ],
+    fallback: Annotated[
+        str | None,
+        typer.Option(
+            "--fallback", metavar="\\[ARM=]FOLDER", help="A model that fills lists which the others leave short."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 chooses one.")] = 8000,
     workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Processes that answer.")] = 1,
@@ -73,7 +80,7 @@ def serve(
     gets one of them, always the same.
     """
     settings = _settings(
-        artifacts, host=host, port=port, workers=workers, state=state, items=items, history=history,
+        artifacts, fallback=fallback, host=host, port=port, workers=workers, state=state, items=items, history=history,
         history_after=history_after, models=models, keys=keys,
         origin=origin, host_name=host_name, rate=rate, gap=gap, ttl=ttl, keep=keep, retention=retention,
         largest_body=largest_body, access_log=access_log,
@@ -96,6 +103,7 @@ def serve(
 def _settings(
     artifacts: list[str],
     *,
+    fallback: str | None,
     host: str,
     port: int,
     workers: int,
@@ -124,6 +132,8 @@ def _settings(
         ) from None
 
     named = [arm_of(text) for text in artifacts]
+    if fallback is not None:
+        named.append(_idle("--fallback", fallback, "fallback"))
     names = [name for name, _, _ in named]
     for name in names:
         if names.count(name) > 1:
@@ -131,6 +141,7 @@ def _settings(
     return ServeSettings(
         artifacts={name: place for name, place, _ in named},
         weights={name: weight for name, _, weight in named},
+        roles={} if fallback is None else {names[-1]: "fallback"},
         state=None if state == "memory" else state,
         host=host,
         port=port,
@@ -172,6 +183,14 @@ def arm_of(text: str) -> tuple[str, str, float]:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
         raise ConfigError(f"An arm needs a name of letters, digits, - and _, got {name!r} in {text!r}.")
     return name, place, weight
+
+
+def _idle(flag: str, text: str, name: str) -> tuple[str, str, float]:
+    """Read `[ARM=]FOLDER` of an arm that answers no visitor of its own."""
+    found, place, weight = arm_of(text if "=" in text else f"{name}={text}")
+    if weight != 1.0:
+        raise ConfigError(f"{flag} takes no weight, got {text!r}: it answers no visitors of its own.")
+    return found, place, 0.0
 
 
 def _duration(flag: str, text: str) -> int:

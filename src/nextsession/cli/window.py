@@ -42,7 +42,7 @@ def fit_two(experiment: "Experiment", counting: str, out: Path) -> list[Path]:
             log = open_source(wanted, agree=agree, progress=progress).log
             model = model_class(wanted.model.name)(wanted.model.settings)
             model.fit(log, runtime=wanted.runtime, progress=progress)
-            save_run(place, model, wanted, "everything", items=log.item_table)
+            save_run(place, model, wanted, "everything", log=log)
     return places
 
 

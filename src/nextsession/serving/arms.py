@@ -2,8 +2,9 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 from nextsession.errors import ConfigError, NextSessionError, UnknownNameError, suggestion
 from nextsession.serving.served import Served
@@ -11,6 +12,10 @@ from nextsession.serving.served import Served
 KEPT = 2
 """Versions before the current one that stay in memory, so that going back takes one call."""
 _REFUSED = 20
+Role: TypeAlias = Literal["answer", "fallback"]
+"""What an arm is for: it answers its share of the visitors, or fills lists that the others leave short."""
+
+_TASK: dict[Role, str] = {"answer": "answer", "fallback": "fill lists"}
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,7 @@ class Arm:
     loaded_at: int
     previous: tuple[Served, ...] = ()
     """Newest first."""
+    role: Role = "answer"
 
 
 @dataclass(frozen=True)
@@ -37,18 +43,31 @@ class Refusal:
 class Arms:
     """All arms of a server.  Whoever holds an `Arm` answers by it to the end, whatever is swapped meanwhile."""
 
-    def __init__(self, arms: Mapping[str, tuple[Served, float]], *, now: int, salt: str = "nextsession") -> None:
-        """Start with at least one arm.
+    def __init__(
+        self,
+        arms: Mapping[str, tuple[Served, float]],
+        *,
+        now: int,
+        roles: Mapping[str, Role] | None = None,
+        salt: str = "nextsession",
+    ) -> None:
+        """Start with at least one arm that answers.
+
+        Args:
+            arms: Models and weights by name.
+            now: The instant.
+            roles: Of those arms that do not answer; their weights are 0.
+            salt: Another gives other visitors to an arm.
 
         Raises:
-            ConfigError: There is none, or a weight is below 0 or all are 0.
+            ConfigError: No arm answers, a weight is below 0, or an arm may not have its role.
         """
         if not arms:
             raise ConfigError("A server needs at least one model; name an artifact.")
         self._salt = salt
         self._lock = threading.Lock()
-        self._arms = {name: Arm(name, served, weight, now) for name, (served, weight) in arms.items()}
-        self._check({name: arm.weight for name, arm in self._arms.items()})
+        known = roles or {}
+        self._set([Arm(n, served, weight, now, role=known.get(n, "answer")) for n, (served, weight) in arms.items()])
         self.refused: list[Refusal] = []
 
     def __iter__(self) -> Iterator[Arm]:
@@ -57,16 +76,21 @@ class Arms:
 
     def of(self, who: str) -> Arm:
         """Return the arm of a visitor: always the same, in the shares of the weights."""
-        arms = self._arms
+        arms = self._answering
         if len(arms) == 1:
-            return next(iter(arms.values()))
+            return arms[0]
         hashed = hashlib.blake2b(f"{self._salt}\x00{who}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        point = int.from_bytes(hashed, "big") / 2**64 * sum(arm.weight for arm in arms.values())
-        for arm in arms.values():
+        point = int.from_bytes(hashed, "big") / 2**64 * sum(arm.weight for arm in arms)
+        for arm in arms:
             point -= arm.weight
             if point < 0:
                 return arm
-        return next(arm for arm in reversed(arms.values()) if arm.weight > 0)  # what rounding left over
+        return arms[-1]  # what rounding left over
+
+    @property
+    def fallback(self) -> Arm | None:
+        """The arm that fills lists which the others leave short, if there is one."""
+        return self._fallback
 
     def named(self, name: str) -> Arm:
         """Return the arm of that name.
@@ -80,7 +104,7 @@ class Arms:
             raise UnknownNameError(f"There is no arm {name!r}.{suggestion(name, self._arms)} Arms: {known}.")
         return arm
 
-    def load(self, name: str, place: str, load: Callable[[], Served], *, now: int) -> Arm:
+    def load(self, name: str, place: str, load: Callable[[], Served], *, now: int, role: Role | None = None) -> Arm:
         """Load another model and let it take the place of an arm's; if anything is wrong the old one goes on.
 
         Args:
@@ -88,11 +112,13 @@ class Arms:
             place: What is loaded, for the list of what was refused.
             load: Loads and checks it.
             now: The instant.
+            role: What a new arm is for, None: it answers; an arm that is there must have this role.
 
         Raises:
             NextSessionError: It was refused.
         """
         try:
+            self._may_be(name, role)
             served = load()
         except NextSessionError as error:
             self.refused = [*self.refused, Refusal(place, str(error), now)][-_REFUSED:]
@@ -100,12 +126,12 @@ class Arms:
         with self._lock:
             old = self._arms.get(name)
             if old is None:
-                arm = Arm(name, served, 0.0, now)
+                arm = Arm(name, served, 0.0, now, role=role or "answer")
             elif old.served.version == served.version:
                 return old
             else:
                 arm = replace(old, served=served, loaded_at=now, previous=(old.served, *old.previous)[:KEPT])
-            self._arms = {**self._arms, name: arm}
+            self._set({**self._arms, name: arm}.values())
         return arm
 
     def roll_back(self, name: str, *, now: int) -> Arm:
@@ -119,27 +145,51 @@ class Arms:
             if not arm.previous:
                 raise ConfigError(f"The arm {name!r} has had no other model; load one.")
             arm = replace(arm, served=arm.previous[0], previous=arm.previous[1:], loaded_at=now)
-            self._arms = {**self._arms, name: arm}
+            self._set({**self._arms, name: arm}.values())
         return arm
 
-    def weigh(self, weights: Mapping[str, float]) -> None:
-        """Set the shares of arms; those not named keep theirs.
+    def weigh(self, weights: Mapping[str, float], roles: Mapping[str, Role] | None = None) -> None:
+        """Set the shares of arms, and what they are for; those not named keep theirs.
 
         Raises:
             UnknownNameError: There is no such arm.
-            ConfigError: A weight is below 0, or all are 0.
+            ConfigError: A weight is below 0, or all are 0, or an arm may not have its role.
         """
+        given = roles or {}
         with self._lock:
-            for name in weights:
+            for name in (*weights, *given):
                 self.named(name)
-            self._check({name: arm.weight for name, arm in self._arms.items()} | dict(weights))
-            self._arms = {
-                name: replace(arm, weight=float(weights.get(name, arm.weight))) for name, arm in self._arms.items()
-            }
+            self._set(
+                [
+                    replace(arm, weight=float(weights.get(name, arm.weight)), role=given.get(name, arm.role))
+                    for name, arm in self._arms.items()
+                ]
+            )
 
-    def _check(self, weights: Mapping[str, float]) -> None:
-        for name, weight in weights.items():
-            if not 0 <= weight < float("inf"):
-                raise ConfigError(f"The weight of an arm must be a number from 0, got {weight!r} for {name!r}.")
-        if not sum(weights.values()):
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _may_be(self, name: str, role: Role | None) -> None:
+        """See before anything is loaded that an arm could have this role."""
+        old = self._arms.get(name)
+        if old is not None and role not in (None, old.role):
+            raise ConfigError(
+                f"The arm {name!r} is there to {_TASK[old.role]}; load it under another name, or assign it."
+            )
+        if old is None and role == "fallback" and self.fallback is not None:
+            raise ConfigError(f"The arm {self.fallback.name!r} is the fallback already; load the model for that arm.")
+
+    def _set(self, arms: Iterable[Arm]) -> None:
+        """Let arms take the place of all that there were, if they may be so."""
+        found = {arm.name: arm for arm in arms}
+        for name, arm in found.items():
+            if not 0 <= arm.weight < float("inf"):
+                raise ConfigError(f"The weight of an arm must be a number from 0, got {arm.weight:g} for {name!r}.")
+            if arm.weight and arm.role != "answer":
+                raise ConfigError(f"The arm {name!r} is there to {_TASK[arm.role]}: its weight must be 0.")
+        fallbacks = [arm for arm in found.values() if arm.role == "fallback"]
+        if len(fallbacks) > 1:
+            raise ConfigError(f"There can be one fallback, got {' and '.join(repr(arm.name) for arm in fallbacks)}.")
+        answering = tuple(arm for arm in found.values() if arm.weight)
+        if not answering:
             raise ConfigError("At least one arm must have a weight above 0.")
+        self._arms, self._answering, self._fallback = found, answering, next(iter(fallbacks), None)

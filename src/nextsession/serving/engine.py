@@ -3,7 +3,7 @@
 ```
  question ──► arm (by visitor) ──► history: record + event + item ──► model ──┐
                                                                               ▼
-                 log ◄── impression ◄── list ◄── what is left: recent, then usual, then anything
+                                 log ◄── impression ◄── list ◄── chain of other sources
 ```
 
 A list is never empty for want of a model or of a history: what failed is named in `degraded`, and
@@ -11,7 +11,6 @@ where each item came from in its `source`.
 """
 
 import logging
-import math
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -25,26 +24,18 @@ from numpy.typing import NDArray
 
 from nextsession.errors import StoreError, UnknownNameError
 from nextsession.serving.arms import Arm, Arms
+from nextsession.serving.chain import Chain, entries
 from nextsession.serving.events import NOTHING, Event, Kept, Outcome, Rules, Shown, kept, with_event
 from nextsession.serving.histories import History
 from nextsession.serving.past import Past
-from nextsession.serving.questions import (
-    Answer,
-    Because,
-    Listed,
-    Question,
-    Seen,
-    Similar,
-    Source,
-)
+from nextsession.serving.questions import Answer, Question, Similar
+from nextsession.serving.reasons import explained
 from nextsession.serving.recent import Recent
 from nextsession.serving.served import Served
 from nextsession.serving.store import Store
 
 log = logging.getLogger(__name__)
 
-EXPLAINED = 20
-"""Latest events whose weight is looked for."""
 _STOCK = "out of stock"
 _LAST = 2**62  # the place of an event that is not in the log yet
 
@@ -79,6 +70,7 @@ class Engine:
         self.arms = arms
         self.store = store
         self.recent = recent or Recent()
+        self.chain = Chain(arms, self.recent)
         self._process, self._count = secrets.token_urlsafe(6), count()
         self._stock: str | None = None
         self._ever: dict[str, NDArray[np.bool_]] = {}  # by version: which items have been listed
@@ -153,7 +145,8 @@ class Engine:
         allowed = served.catalogue.allowed(question.allow, question.where)
         read = perf_counter()
         codes, scores = self._from_model(served, history, question, now, allowed, degraded)
-        listed = self._listed(served, history, question, allowed, codes, scores)
+        named = entries(served, codes, scores, "model")
+        listed = self.chain.filled(named, served, history, question, now, allowed, degraded)
         self._cover(served)[codes] = True
         modelled = perf_counter()
         took = {"history": 1000 * (read - began), "model": 1000 * (modelled - read)}
@@ -167,7 +160,8 @@ class Engine:
             took=took,
         )
         if question.explain:
-            answer = self._explained(answer, served, history, question, now, allowed)
+            limits = history.limits(question.exclude, served.catalogue.numbers(question.deny), allowed)
+            answer = explained(answer, served, history, now, limits)
             took["explain"] = 1000 * (perf_counter() - modelled)
         if question.visitor is not None and question.consent and question.shown:
             items = tuple(one.item for one in answer.items)
@@ -189,7 +183,7 @@ class Engine:
         limits = history.limits("history", (), served.catalogue.allowed(None, None))
         top = served.top(history, now, k, limits)
         found = top.items[0][top.items[0] >= 0]
-        listed = _entries(served, found, top.scores[0], "model")
+        listed = entries(served, found, top.scores[0], "model")
         return Similar(
             item, served.catalogue.title(int(code[0])), chosen.name, served.model.name, served.version, listed
         )
@@ -268,118 +262,3 @@ class Engine:
             return np.zeros(0, np.int32), np.zeros(0, np.float32)
         found = top.items[0] >= 0
         return top.items[0][found], top.scores[0][found]
-
-    def _listed(
-        self,
-        served: Served,
-        history: History,
-        question: Question,
-        allowed: NDArray[np.bool_] | None,
-        codes: NDArray[np.int32],
-        scores: NDArray[np.float32],
-    ) -> list[Listed]:
-        """Return the list: what the model said, then what is wanted by many, until there are `k`."""
-        listed = list(_entries(served, codes, scores, "model"))
-        if len(listed) >= question.k:
-            return listed
-        out = {one.item for one in listed} | set(question.deny) | served.catalogue.out_of_stock
-        out |= {history.events[place].item for place in history.barred(question.exclude)}
-        out |= set() if question.item is None else {question.item}
-        for source, items in self._spare(served, question.k + len(out), allowed):
-            for item in items:
-                if len(listed) >= question.k:
-                    return listed
-                if item in out or not self._may(served, item, question, allowed):
-                    continue
-                out.add(item)
-                code = int(served.catalogue.codes([item])[0])
-                listed.append(Listed(item, served.catalogue.title(code), None, source))
-        return listed
-
-    def _spare(
-        self, served: Served, k: int, allowed: NDArray[np.bool_] | None
-    ) -> Iterator[tuple[Source, Sequence[str]]]:
-        yield "recent", self.recent.items
-        yield "usual", served.usual
-        yield "any", served.catalogue.texts(served.catalogue.any_of(allowed, k))
-
-    def _may(self, served: Served, item: str, question: Question, allowed: NDArray[np.bool_] | None) -> bool:
-        code = int(served.catalogue.codes([item])[0])
-        if code >= 0:
-            return allowed is None or bool(allowed[code])
-        return not question.where and (question.allow is None or item in question.allow)
-
-    def _explained(
-        self,
-        answer: Answer,
-        served: Served,
-        history: History,
-        question: Question,
-        now: int,
-        allowed: NDArray[np.bool_] | None,
-    ) -> Answer:
-        """Say which events did how much for the items that the model listed."""
-        named = [one.item for one in answer.items if one.source == "model"]
-        codes = served.catalogue.codes(named)
-        try:
-            limits = history.limits(question.exclude, served.catalogue.numbers(question.deny), allowed)
-            tried, places = served.reasons(history, now, codes, limits, EXPLAINED)
-        except Exception as error:  # a reason is no reason to withhold the answer
-            log.warning("An answer could not be explained: %s", error)
-            return msgspec.structs.replace(answer, history=tuple(_seen(served, history, {})))
-        weights = shares(places, len(served.catalogue))
-        order = np.argsort(-weights, axis=0, kind="stable")
-        because = {
-            item: tuple(
-                Because(int(tried[e]), round(float(weights[e, i]), 4), int(places[1 + e, i]) or None)
-                for e in order[:3, i].tolist()
-                if weights[e, i] > 0
-            )
-            for i, item in enumerate(named)
-        }
-        mean = dict(
-            zip(tried.tolist(), weights.mean(axis=1).tolist() if len(named) else [0.0] * len(tried), strict=True)
-        )
-        items = tuple(msgspec.structs.replace(one, because=because.get(one.item, ())) for one in answer.items)
-        return msgspec.structs.replace(answer, items=items, history=tuple(_seen(served, history, mean)))
-
-
-def shares(places: NDArray[np.int64], n_items: int) -> NDArray[np.float64]:
-    """Return each event's share of what the events together did for each item, `(n, items)`.
-
-    What an event did for an item is the logarithm of how many times further down it would stand
-    without it; what pushed it down did nothing for it.
-
-    >>> shares(np.array([[1, 2], [4, 1], [16, 2]]), 100)
-    array([[0.33333333, 0.        ],
-           [0.66666667, 0.        ]])
-    """
-    ranks = np.where(places > 0, places, n_items + 1).astype(np.float64)
-    effect = np.maximum(np.log(ranks[1:] / ranks[:1]), 0.0)
-    total = effect.sum(axis=0)
-    return effect / np.where(total > 0, total, 1.0)
-
-
-def _entries(
-    served: Served, codes: NDArray[np.int32], scores: NDArray[np.float32], source: Source
-) -> tuple[Listed, ...]:
-    catalogue = served.catalogue
-    texts, titles, values = catalogue.texts(codes), catalogue.titles(codes.tolist()), scores.tolist()
-    return tuple(
-        Listed(item, title, value if math.isfinite(value) else None, source)
-        for item, title, value in zip(texts, titles, values, strict=False)
-    )
-
-
-def _seen(served: Served, history: History, weights: dict[int, float]) -> Iterator[Seen]:
-    for place, (event, code, session) in enumerate(zip(history.events, history.codes, history.sessions, strict=True)):
-        yield Seen(
-            event.item,
-            served.catalogue.title(code),
-            event.time,
-            event.action,
-            event.label,
-            session,
-            code >= 0,
-            round(weights.get(place, 0.0), 4),
-        )

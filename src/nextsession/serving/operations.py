@@ -1,9 +1,10 @@
 """The numbers of the dashboard."""
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 from nextsession.serving.metrics import fallback_share, milliseconds, total, wilson
+from nextsession.serving.questions import Source
 from nextsession.serving.server import Server
 
 _STAGES = ("recommend", "events", "history", "model", "explain", "store")
@@ -32,10 +33,9 @@ def operations(server: Server) -> dict[str, Any]:
             for row in [minute.histograms.get(f'seconds{{stage="{stage}"}}', [])]
         },
         "history": list(server.metrics.history),
-        "answers": {
-            source: total(counters, "items_total", source=source) for source in ("model", "recent", "usual", "any")
-        },
-        "degraded": {what: total(counters, "degraded_total", what=what) for what in ("store", "model")},
+        "answers": {source: total(counters, "items_total", source=source) for source in get_args(Source)},
+        "chain": server.engine.chain.order,
+        "degraded": {what: total(counters, "degraded_total", what=what) for what in ("store", "model", "fallback")},
         "fallback_share": fallback_share(counters),
         "cold_share": total(counters, "history_events_total", known="no") / read if read else 0.0,
         "coverage": {arm.name: since.gauges.get(f'coverage{{arm="{arm.name}"}}', 0.0) for arm in server.engine.arms},
@@ -55,6 +55,7 @@ def _arm(server: Server, counters: dict[str, float], name: str) -> dict[str, Any
         "model": arm.served.model.name,
         "version": arm.served.version,
         "weight": arm.weight,
+        "role": arm.role,
         "answers": answers,
         "clicks": clicks,
         "rate": min(clicks / answers, 1.0) if answers else 0.0,

@@ -21,7 +21,7 @@ from nextsession.data.items import ItemTable
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ConfigError
 from nextsession.serving.app import application
-from nextsession.serving.arms import Arms
+from nextsession.serving.arms import Arms, Role
 from nextsession.serving.engine import Engine
 from nextsession.serving.events import Rules
 from nextsession.serving.memory import MemoryStore
@@ -46,6 +46,8 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: dict[str, str]
     """Places of artifacts by arm."""
     weights: dict[str, float]
+    roles: dict[str, Role] = {}
+    """What arms are for that do not answer; their weights are 0."""
     state: str | None
     """The folder of the store; None: in memory."""
     host: str = "127.0.0.1"
@@ -110,7 +112,8 @@ def build(settings: ServeSettings, *, clock: Callable[[], int]) -> Server:
             return serve(place, gap=gap_of(place) if settings.gap is None else settings.gap, table=tables)
 
         now = clock()
-        arms = Arms({n: (load(p), settings.weights.get(n, 1.0)) for n, p in settings.artifacts.items()}, now=now)
+        loaded = {n: (load(p), settings.weights.get(n, 1.0)) for n, p in settings.artifacts.items()}
+        arms = Arms(loaded, now=now, roles=settings.roles)
         folders = settings.models or tuple(str(Path(place).resolve().parent) for place in settings.artifacts.values())
         return Server(
             Engine(arms, store, past=_past(settings)),
@@ -290,12 +293,14 @@ def described(server: Server) -> dict[str, Any]:
                 "version": arm.served.version,
                 "items": len(arm.served.catalogue),
                 "weight": arm.weight,
+                "role": arm.role,
                 "golden": arm.served.asked,
                 "gap": arm.served.gap,
                 "titles": arm.served.catalogue.table.titles is not None,
             }
             for arm in server.engine.arms
         ],
+        "chain": server.engine.chain.order,
         "store": server.engine.store.health(),
         "keys": not server.keys.open,
     }

@@ -10,7 +10,8 @@ from nextsession.serving.events import Event, Outcome
 
 ItemId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
 VisitorId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
-Source: TypeAlias = Literal["model", "recent", "usual", "any"]
+Source: TypeAlias = Literal["model", "fallback", "recent", "usual", "any"]
+"""Where an item of a list comes from, in the order in which the sources are asked."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +79,7 @@ class Answer(msgspec.Struct, frozen=True):
     version: str
     items: tuple[Listed, ...]
     degraded: tuple[str, ...] = ()
-    """What failed: `store`, `model`; empty when all is well."""
+    """What failed: `store`, `model`, `fallback`; empty when all is well."""
     recorded: Outcome | None = None
     """What became of the event that came with the question."""
     history: tuple[Seen, ...] = ()

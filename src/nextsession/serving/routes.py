@@ -11,10 +11,11 @@ from nextsession.serving.events import Outcome, Receipt
 from nextsession.serving.explorer import Exploration, ExplorationMessage, explore
 from nextsession.serving.metrics import exposition
 from nextsession.serving.operations import operations
-from nextsession.serving.questions import Answer, Listed, Similar
+from nextsession.serving.questions import Answer, Listed, Similar, Source
 from nextsession.serving.store import Known
 from nextsession.serving.wire import (
     ArmOut,
+    AssignArm,
     EventMessages,
     EventsOut,
     HealthOut,
@@ -87,20 +88,19 @@ def _arm(call: Call) -> Arm:
 
 async def find_items(call: Call) -> ItemsOut:
     """Find items by words of their titles; without words, what many want."""
-    catalogue, k = _arm(call).served.catalogue, call.k()
+    served, k = _arm(call).served, call.k()
+    catalogue = served.catalogue
     words = call.query.get("search", "")
     if words.strip():
         codes = await asyncio.to_thread(catalogue.search, words[:1000], k)
-        texts, source = catalogue.texts(codes), "any"
+        sources: dict[str, Source] = dict.fromkeys(catalogue.texts(codes), "any")
     else:
-        texts, source = call.server.engine.recent.items[:k], "recent"
-        if len(texts) < k:
-            texts = list(dict.fromkeys([*texts, *catalogue.texts(catalogue.any_of(None, 2 * k))]))[:k]
-        codes = catalogue.codes(texts)
+        sources = call.server.engine.chain.for_nobody(served, k)
+    codes = catalogue.codes(list(sources))
     return ItemsOut(
         [
-            Listed(text, catalogue.title(code), None, source)  # type: ignore[arg-type]
-            for text, code in zip(texts, codes.tolist(), strict=True)
+            Listed(text, catalogue.title(code), None, source)
+            for (text, source), code in zip(sources.items(), codes.tolist(), strict=True)
         ]
     )
 
@@ -175,6 +175,7 @@ async def show_models(call: Call) -> ModelsOut:
                 arm.loaded_at,
                 arm.served.asked,
                 [one.version for one in arm.previous],
+                arm.role,
             )
             for arm in arms
         ],
@@ -183,16 +184,18 @@ async def show_models(call: Call) -> ModelsOut:
 
 
 async def change_models(call: Call) -> ModelsOut:
-    """Load a model, go back to the one before, or set shares."""
+    """Load a model, go back to the one before, set shares, or say what an arm is for."""
     server, wanted, now = call.server, call.body, call.now
     arms = server.engine.arms
     if isinstance(wanted, LoadModel):
         place, name = server.artifact(str(wanted.artifact)), str(wanted.arm)
-        await server.change(lambda: arms.load(name, place, lambda: server.load(place), now=now))
+        await server.change(lambda: arms.load(name, place, lambda: server.load(place), now=now, role=wanted.role))
     elif isinstance(wanted, RollBack):
         await server.change(lambda: arms.roll_back(str(wanted.arm), now=now))
     elif isinstance(wanted, WeighArms):
         await server.change(lambda: arms.weigh(wanted.weights))
+    elif isinstance(wanted, AssignArm):
+        await server.change(lambda: arms.weigh({}, {str(wanted.arm): wanted.role}))
     return await show_models(call)
 
 
@@ -319,7 +322,7 @@ ROUTES = (
         "POST",
         "/v1/models",
         "admin",
-        "Load a model, go back to the one before, or set shares.",
+        "Load a model, go back to the one before, set shares, or say what an arm is for.",
         change_models,
         ModelsOut,
         ModelsMessage,

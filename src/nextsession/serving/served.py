@@ -20,7 +20,8 @@ from nextsession.index.contract import ItemIndex
 from nextsession.index.kept import load_index, vectors_of
 from nextsession.recommender import Recommender
 from nextsession.registry import load
-from nextsession.scores import DotScores, Limits, Targets, TopK
+from nextsession.runs import read_popularity
+from nextsession.scores import DotScores, Limits, Targets, TopK, tie_keys
 from nextsession.serving.catalogue import Catalogue
 from nextsession.serving.events import Kept
 from nextsession.serving.histories import History
@@ -47,13 +48,15 @@ class Served:
     gap: int
     """The silence (ms) that ends a session."""
     usual: tuple[str, ...] = field(repr=False)
-    """What the model says to somebody of whom nothing is known."""
+    """What the model says to somebody of whom nothing is known, and after it what was wanted most when it learnt."""
     asked: int
     """Golden requests that were answered before it was served."""
     index: ItemIndex | None
     """Finds the best items without a product with every one; None: all are looked at."""
     known_usual: TopK = field(repr=False)
-    """`usual` as codes and scores, to be looked through again."""
+    """What the model says to nobody known, as codes and scores, to be looked through again."""
+    popularity: NDArray[np.int64] | None = field(repr=False)
+    """How often each item was wanted in what the model learnt from, `(V,)`; None: nobody noted it."""
 
     def history(self, events: tuple[Kept, ...]) -> History:
         """Return events, oldest first, as a history for this model."""
@@ -134,7 +137,16 @@ def serve(place: str | Path, *, gap: int, table: Callable[[Vocabulary], ItemTabl
     if known is None and (folder / ITEM_TABLE).is_file():
         known = read_item_table(folder / ITEM_TABLE)
     version = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()[:12]
-    return prepared(model, version=version, place=str(place), gap=gap, table=known, asked=asked, index=index)
+    return prepared(
+        model,
+        version=version,
+        place=str(place),
+        gap=gap,
+        table=known,
+        asked=asked,
+        index=index,
+        popularity=read_popularity(folder, len(model.vocabulary_)),
+    )
 
 
 def prepared(
@@ -146,6 +158,7 @@ def prepared(
     table: ItemTable | None = None,
     asked: int = 0,
     index: ItemIndex | None = None,
+    popularity: NDArray[np.int64] | None = None,
 ) -> Served:
     """Make a fitted model ready to be served, and warm it.
 
@@ -157,8 +170,17 @@ def prepared(
         usual = _warmed(model)
     except Exception as error:  # whatever it does, it must not be let in
         raise ArtifactError(f"{place or model.name} was loaded, but fails when asked: {error}") from error
-    texts = tuple(catalogue.texts(usual.items[0]))
-    return Served(model, catalogue, version, place, gap, texts, asked, index, usual)
+    texts = catalogue.texts(usual.items[0])
+    if popularity is not None and len(texts) < _USUAL:  # models of neighbours have nothing to say to nobody
+        texts = list(dict.fromkeys([*texts, *catalogue.texts(_most(popularity))]))[:_USUAL]
+    return Served(model, catalogue, version, place, gap, tuple(texts), asked, index, usual, popularity)
+
+
+def _most(popularity: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return the codes of the items wanted most, the most first; ties as in all lists."""
+    some = np.flatnonzero(popularity)
+    order = np.lexsort((tie_keys(len(popularity))[some], -popularity[some]))
+    return some[order[:_USUAL]].astype(np.int32)
 
 
 def _indexable(model: Recommender[Any]) -> bool:

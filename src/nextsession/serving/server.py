@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from nextsession.errors import ConfigError, NextSessionError, StoreError
-from nextsession.serving.arms import Arm
+from nextsession.serving.arms import Arm, Role
 from nextsession.serving.engine import Engine
 from nextsession.serving.metrics import Metrics, Snapshot, added
 from nextsession.serving.security import Buckets, Keys
@@ -56,6 +56,7 @@ class _Wanted(msgspec.Struct, frozen=True):
     place: str
     version: str
     weight: float
+    role: Role = "answer"
 
 
 @dataclass
@@ -113,7 +114,9 @@ class Server:
             return found
 
     def _tell(self) -> None:
-        wanted = {arm.name: _Wanted(arm.served.place, arm.served.version, arm.weight) for arm in self.engine.arms}
+        wanted = {
+            arm.name: _Wanted(arm.served.place, arm.served.version, arm.weight, arm.role) for arm in self.engine.arms
+        }
         text = msgspec.json.encode(wanted).decode()
         try:
             self.engine.store.note(_MODELS, text)
@@ -127,7 +130,8 @@ class Server:
         if text is None or text == self._agreed:
             return
         now, arms = self.clock(), self.engine.arms
-        for name, want in msgspec.json.decode(text, type=dict[str, _Wanted]).items():
+        wanted = msgspec.json.decode(text, type=dict[str, _Wanted])
+        for name, want in wanted.items():
             have: Arm | None = next((arm for arm in arms if arm.name == name), None)
             if have is None or have.served.version != want.version:
                 if have is not None and have.previous and have.previous[0].version == want.version:
@@ -135,9 +139,8 @@ class Server:
                     continue
                 with contextlib.suppress(NextSessionError):  # it is in the list of what was refused
                     arms.load(name, want.place, lambda place=want.place: self.load(place), now=now)  # type: ignore[misc]
-        known = {arm.name for arm in arms}
-        weights = {n: w.weight for n, w in msgspec.json.decode(text, type=dict[str, _Wanted]).items() if n in known}
-        arms.weigh(weights)
+        known = {arm.name for arm in arms} & set(wanted)
+        arms.weigh({name: wanted[name].weight for name in known}, {name: wanted[name].role for name in known})
         self._agreed = text
 
     # -- every second ---------------------------------------------------------------------------

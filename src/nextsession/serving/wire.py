@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from nextsession.serving.arms import Role
 from nextsession.serving.events import SHOWN, Event, Outcome, Shown
 from nextsession.serving.questions import Listed, Question
 
@@ -178,6 +179,8 @@ class ArmOut(msgspec.Struct, frozen=True):
     golden: int
     """Golden requests that it answered before it was let in."""
     previous: list[str]
+    role: Role
+    """What it is for: to `answer` its share of the visitors, or to fill lists that the others leave short."""
 
 
 class RefusedOut(msgspec.Struct, frozen=True):
@@ -200,6 +203,8 @@ class LoadModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
 
     arm: ArmName
     artifact: Text
+    role: Role | None = None
+    """What a new arm is for; null: it answers."""
 
 
 class RollBack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="roll_back"):
@@ -214,7 +219,14 @@ class WeighArms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     weights: Annotated[dict[str, Annotated[float, Meta(ge=0)]], Meta(min_length=1, max_length=100)]
 
 
-ModelsMessage: TypeAlias = LoadModel | RollBack | WeighArms
+class AssignArm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="assign"):
+    """Say what an arm is for; one that does not answer has weight 0."""
+
+    arm: Text
+    role: Role
+
+
+ModelsMessage: TypeAlias = LoadModel | RollBack | WeighArms | AssignArm
 
 
 class HealthOut(msgspec.Struct, frozen=True):

@@ -50,7 +50,7 @@ async function look() {
 /** Return the arms; a key that may not see them all still gets the arm of this visitor. */
 async function known() {
   try {
-    return (await get("v1/models")).arms;
+    return (await get("v1/models")).arms.filter((arm) => arm.role === "answer");
   } catch (error) {
     if (error.status !== 403) throw error;
     const { arm, model, version, softmax } = await post("v1/explorations", { visitor: me(), k: 1 });

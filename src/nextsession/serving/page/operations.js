@@ -101,20 +101,22 @@ function stages(x) {
   );
 }
 
-const SOURCES = { model: "the model", recent: "wanted lately", usual: "usually wanted", any: "anything" };
+const SOURCES = { model: "the model", fallback: "the fallback", recent: "wanted lately", usual: "usually wanted", any: "anything" };
 
 function sources(x) {
   const total = Object.values(x.answers).reduce((sum, n) => sum + n, 0);
   return panel(
     "Where items come from",
     "half",
-    h("ul", { class: "reached" }, Object.entries(SOURCES).map(([name, told]) => h("li", {}, h("span", {}, told), bar(total ? x.answers[name] / total : 0, total ? `${percent(x.answers[name] / total)} · ${count(x.answers[name])}` : "–")))),
+    h("p", {}, h("small", {}, "A list is filled from the first of these, then from the next, until it is long enough.")),
+    h("ul", { class: "reached" }, x.chain.map((name) => [name, SOURCES[name]]).map(([name, told]) => h("li", {}, h("span", {}, told), bar(total ? x.answers[name] / total : 0, total ? `${percent(x.answers[name] / total)} · ${count(x.answers[name])}` : "–")))),
     h("p", {}, h("small", {}, `${percent(x.cold_share)} of the events read are of items that no model knows. Of the catalogue ${Object.entries(x.coverage).map(([arm, share]) => `${arm} has listed ${percent(share)}`).join(", ")}.`)),
   );
 }
 
 function comparison(x) {
-  const most = Math.max(0.01, ...x.arms.map((arm) => (arm.answers ? arm.high : 0)));
+  const answering = x.arms.filter((arm) => arm.role === "answer");
+  const most = Math.max(0.01, ...answering.map((arm) => (arm.answers ? arm.high : 0)));
   const axis = (v) => v / most;
   return panel(
     "Arms of the comparison",
@@ -130,7 +132,7 @@ function comparison(x) {
         h(
           "tbody",
           {},
-          x.arms.map((arm, n) =>
+          answering.map((arm, n) =>
             h(
               "tr",
               {},
@@ -160,6 +162,8 @@ function comparison(x) {
   );
 }
 
+const ROLES = { answer: "answers", fallback: "fills lists" };
+
 function versions(x, { arms, refused }) {
   const back = async (arm) => {
     try {
@@ -179,7 +183,7 @@ function versions(x, { arms, refused }) {
       h(
         "table",
         {},
-        h("thead", {}, h("tr", {}, ["Arm", "Model", "Version", "Items", "Loaded", "Golden requests", "Before"].map((name) => h("th", { scope: "col" }, name)))),
+        h("thead", {}, h("tr", {}, ["Arm", "Role", "Model", "Version", "Items", "Loaded", "Golden requests", "Before"].map((name) => h("th", { scope: "col" }, name)))),
         h(
           "tbody",
           {},
@@ -188,6 +192,7 @@ function versions(x, { arms, refused }) {
               "tr",
               {},
               h("th", { scope: "row" }, arm.arm),
+              h("td", {}, ROLES[arm.role]),
               h("td", {}, arm.model),
               h("td", {}, h("code", {}, arm.version)),
               h("td", {}, count(arm.items)),

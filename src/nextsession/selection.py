@@ -168,6 +168,19 @@ def answers_of_dense(
 
 
 @compiled
+def _among(codes: NDArray[np.int32], code: int) -> bool:
+    """Say whether a code is among sorted codes."""
+    low, high = 0, len(codes)
+    while low < high:
+        middle = (low + high) // 2
+        if codes[middle] < code:
+            low = middle + 1
+        else:
+            high = middle
+    return bool(low < len(codes) and codes[low] == code)
+
+
+@compiled
 def answers_of_sparse(
     offsets: NDArray[np.int64],
     codes: NDArray[np.int32],
@@ -191,22 +204,25 @@ def answers_of_sparse(
     greater = np.full(len(targets), n_items, np.int64)
     equal = np.zeros(len(targets), np.int64)
     nothing = np.float32(-np.inf)
-    limited = len(barred) > 0
+    limited = len(barred) > 0 and len(targets) > 0
     out = np.zeros(n_items if limited else 0, np.bool_)
     for b in range(n):
         a, z = offsets[b], offsets[b + 1]
-        for e in range(barred_offsets[b], barred_offsets[b + 1]):
-            if barred[e] >= 0:
-                out[barred[e]] = True
+        not_listed = np.sort(barred[barred_offsets[b] : barred_offsets[b + 1]]) if k else barred[:0]
+        if limited:
+            for e in range(barred_offsets[b], barred_offsets[b + 1]):
+                if barred[e] >= 0:
+                    out[barred[e]] = True
         size = 0
         for i in range(a, z):
             score, code = values[i], codes[i]
             if score != score:
                 return items, scores, greater, equal, False
-            if score == nothing or (limited and out[code]) or (len(allowed) and not allowed[code]):
+            if score == nothing or not k or (size == k and score < scores[b, 0]):
                 continue
-            if k and (size < k or score >= scores[b, 0]):
-                size = _offer(items[b], scores[b], size, k, code, score)
+            if (len(allowed) and not allowed[code]) or _among(not_listed, code):
+                continue
+            size = _offer(items[b], scores[b], size, k, code, score)
         _unheap(items[b], scores[b], size)
         for t in range(target_offsets[b], target_offsets[b + 1]):
             target = targets[t]
@@ -226,9 +242,10 @@ def answers_of_sparse(
                 same += values[i] == own
             greater[t] = above
             equal[t] = same
-        for e in range(barred_offsets[b], barred_offsets[b + 1]):
-            if barred[e] >= 0:
-                out[barred[e]] = False
+        if limited:
+            for e in range(barred_offsets[b], barred_offsets[b + 1]):
+                if barred[e] >= 0:
+                    out[barred[e]] = False
     return items, scores, greater, equal, True
 
 

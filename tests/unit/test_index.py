@@ -7,7 +7,8 @@ import pytest
 
 from nextsession import SessionLog, Vocabulary, create
 from nextsession.errors import ArtifactError, ConfigError
-from nextsession.index.contract import Exact
+from nextsession.index.approximate import InvertedLists, faiss
+from nextsession.index.contract import Exact, best_of, share_found
 from nextsession.index.kept import build_index, load_index, queries_of, save_index, vectors_of
 from nextsession.serving.arms import Arms
 from nextsession.serving.engine import Engine
@@ -101,3 +102,22 @@ def test_exact_is_the_reference(model):
     from nextsession.scores import DotScores
 
     assert np.array_equal(index.search(queries, 7).items, DotScores(queries, vectors_of(model)).top(7).items)
+
+
+def test_lists_are_chosen_by_the_scatter_of_their_vectors_too():
+    rng = np.random.default_rng(0)
+    middles = rng.normal(size=(40, 64)).astype(np.float32)
+    near = np.repeat(middles, 60, axis=0) + 0.3 * rng.normal(size=(2400, 64)).astype(np.float32)
+    anywhere = 1.5 * rng.normal(size=(2400, 64)).astype(np.float32)
+    vectors = np.concatenate([near, anywhere])
+    queries = middles[rng.integers(40, size=100)] + rng.normal(size=(100, 64)).astype(np.float32)
+    index = InvertedLists.build(vectors, queries, least_recall=0.5)
+    index.effort = 8
+    truth = best_of(vectors, queries)
+    with_scatter = share_found(index, queries, truth)
+    chooser = faiss().downcast_index(index._index.quantizer)
+    means = chooser.reconstruct_n(0, chooser.ntotal)
+    means[:, vectors.shape[1]] = 0
+    chooser.reset()
+    chooser.add(means)
+    assert with_scatter > 0.02 + share_found(index, queries, truth)

@@ -126,13 +126,21 @@ class Exact(ItemIndex):
         return cls(vectors)
 
 
+def best_of(vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Return the exact best `DEPTH` items of queries, `(Q, DEPTH)`, or all if there are fewer."""
+    return DotScores(queries, vectors).top(min(DEPTH, len(vectors))).items
+
+
+def share_found(index: ItemIndex, queries: NDArray[np.float32], best: NDArray[np.int32]) -> float:
+    """Return the share of the best items of queries that an index finds."""
+    found = index.search(queries, best.shape[1]).items
+    hits = sum(len(set(a.tolist()) & set(b.tolist())) for a, b in zip(best, found, strict=True))
+    return hits / max(1, best.size)
+
+
 def recall_of(index: ItemIndex, queries: NDArray[np.float32]) -> float:
     """Return the share of the exact best `DEPTH` items of the queries that an index finds."""
-    depth = min(DEPTH, len(index.vectors))
-    truth = DotScores(queries, index.vectors).top(depth).items
-    found = index.search(queries, depth).items
-    hits = sum(len(set(a.tolist()) & set(b.tolist())) for a, b in zip(truth, found, strict=True))
-    return hits / max(1, truth.size)
+    return share_found(index, queries, best_of(index.vectors, queries))
 
 
 def kept_promise(index: ItemIndex, queries: NDArray[np.float32], least_recall: float) -> float:

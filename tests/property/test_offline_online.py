@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nextsession import Runtime, SessionLog, Vocabulary, create
+from nextsession import Runtime, SessionLog, Vocabulary, create, registry
 from nextsession.data.sessions import sessionise
 from nextsession.serving.arms import Arms
 from nextsession.serving.engine import Engine
@@ -13,10 +13,10 @@ from nextsession.serving.events import Event, Rules
 from nextsession.serving.memory import MemoryStore
 from nextsession.serving.questions import Question
 from nextsession.serving.served import prepared
-from nextsession.testing.subjects import HOUR, N_ITEMS, START, training_log, walks
+from nextsession.testing.subjects import HOUR, N_ITEMS, START, subjects, training_log, walks
 
 GAP = 30 * 60_000
-NOW = START + 20_000 * HOUR
+NOW = START + 40_000 * HOUR
 TINY = {"dim": 8, "max_length": 12, "epochs": 1, "batch_size": 16}
 MODELS = {
     "popular": {},
@@ -71,14 +71,12 @@ def engine_of(model, events, order, batch):
     return engine
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_the_served_list_is_what_recommend_says(name, many):
-    model = create(name, **MODELS[name]).fit(training_log(users=60), runtime=Runtime(seed=3))
-    rng = np.random.default_rng(7)
-    engine = engine_of(model, many, rng.permutation(len(many)), batch=97)
-    log = offline(many)
-    chosen = rng.choice(len(log), 400, replace=False).tolist() if name in ("sasrec", "hstuplus") else range(len(log))
-    for row in chosen:
+def served_as_recommended(model, events, seed, rows=None):
+    """Ask for every visitor, or those of some rows; each list must be what `recommend` says, to the last bit."""
+    rng = np.random.default_rng(seed)
+    engine = engine_of(model, events, rng.permutation(len(events)), batch=97)
+    log = offline(events)
+    for row in range(len(log)) if rows is None else rng.choice(len(log), rows, replace=False).tolist():
         exclude = ("nothing", "session", "history")[row % 3]
         expected = model.recommend(log.rows(row, row + 1), 10, asked_at=NOW, exclude=exclude)
         question = Question(visitor=str(log.users[row]), k=10, exclude=exclude, shown=False)
@@ -87,6 +85,24 @@ def test_the_served_list_is_what_recommend_says(name, many):
         listed = [one for one in answer.items if one.source == "model"]
         assert [one.item for one in listed] == next(iter(expected)), f"visitor {log.users[row]}, exclude={exclude}"
         assert [one.score for one in listed] == expected.scores[0][: len(listed)].tolist()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_served_list_is_what_recommend_says(name, many):
+    model = create(name, **MODELS[name]).fit(training_log(users=60), runtime=Runtime(seed=3))
+    served_as_recommended(model, many, seed=7, rows=400 if name in ("sasrec", "hstuplus") else None)
+
+
+@pytest.fixture(scope="module")
+def very_many():
+    return visitors(10_000, seed=13)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", registry.names())
+def test_the_served_list_is_what_recommend_says_for_10_000_visitors_and_every_model(name, very_many):
+    model = subjects(registry.model_class(name))[0].fit(training_log(users=60), seed=3)
+    served_as_recommended(model, very_many, seed=17)
 
 
 def test_the_order_of_arrival_changes_nothing(many):

@@ -1,14 +1,16 @@
 """Every store keeps every promise, and plays as its rules say, whatever happens in whatever order."""
 
 import itertools
+import random
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+import redis_server
 from nextsession.errors import ModelError
-from nextsession.serving.events import DAY, Event, Rules, digest_of
+from nextsession.serving.events import DAY, Event, Rules, Shown, digest_of
 from nextsession.serving.memory import MemoryStore
 from nextsession.serving.sqlite import SQLiteStore
 from nextsession.testing.stores import NOW, StoreSubject, check_store, store_checks
@@ -28,10 +30,37 @@ def sqlite_subject(folder, **how):
     return StoreSubject(open_, lambda store: SQLiteStore(*paths[id(store)], **how))
 
 
-@pytest.fixture(params=["memory", "sqlite", "sqlite alone"])
+NAMES = itertools.count()
+
+
+def redis_subject(url):
+    from nextsession.serving.redis import RedisStore
+
+    names = {}
+
+    def open_(rules):
+        name = f"store {next(NAMES)}"
+        store = RedisStore(url, rules, namespace=name)
+        names[id(store)] = name
+        return store
+
+    return StoreSubject(open_, lambda store: RedisStore(url, namespace=names[id(store)]))
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory):
+    """A Redis that flushes once a second, so that the tests are quick."""
+    server = redis_server.RedisServer(tmp_path_factory.mktemp("redis"), appendfsync="everysec")
+    yield server.start()
+    server.close()
+
+
+@pytest.fixture(params=["memory", "sqlite", "sqlite alone", pytest.param("redis", marks=redis_server.needed)])
 def subject(request, tmp_path):
     if request.param == "memory":
         return StoreSubject(MemoryStore)
+    if request.param == "redis":
+        return redis_subject(request.getfixturevalue("redis").url)
     return sqlite_subject(tmp_path, alone=request.param == "sqlite alone")
 
 
@@ -226,3 +255,75 @@ def test_sqlite_story(folder, alone, monkeypatch):
             self.store = SQLiteStore(self.store._path, RULES, alone=alone)
 
     run_state_machine_as_test(OnDisk, settings=settings(max_examples=25, stateful_step_count=25))
+
+
+@redis_server.needed
+def test_redis_story(redis):
+    from hypothesis.stateful import run_state_machine_as_test
+
+    from nextsession.serving.redis import RedisStore
+
+    class InRedis(Story):
+        def make(self):
+            self.name = f"story {next(NAMES)}"
+            return RedisStore(redis.url, RULES, namespace=self.name)
+
+        @rule()
+        def reopen(self):
+            self.store.close()
+            self.store = RedisStore(redis.url, RULES, namespace=self.name)
+
+    run_state_machine_as_test(InRedis, settings=settings(max_examples=25, stateful_step_count=25))
+
+
+# -- and against one another ---------------------------------------------------------------------
+
+
+def everything(store, now):
+    return {
+        "log": [(s.event, s.received) for s in store.events()],
+        "places": [s.seq for s in store.events()],
+        "shown": list(store.shown()),
+        "records": [store.record(v, now) for v in VISITORS],
+        "known": [store.known(v) for v in VISITORS],
+        "standing": [store.standing(v) for v in VISITORS],
+        "tombstones": store.tombstones(),
+        "last": store.last(),
+    }
+
+
+def some_events(rng, now):
+    return [
+        Event(rng.choice("pqrstuv"), rng.choice(VISITORS), rng.choice("ab"), now - rng.randrange(40), action, label)
+        for action, label in rng.choices([("click", 1), ("shown", 0), ("buy", 1)], k=rng.randrange(1, 4))
+    ]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("kind", ["sqlite", "sqlite alone", pytest.param("redis", marks=redis_server.needed)])
+def test_a_store_is_the_obvious_one_whatever_happens(kind, seed, tmp_path, request):
+    """With retention, which takes events out of the log that a record still holds."""
+    rng, rules, now = random.Random(seed), Rules(ttl=300, keep=5), NOW
+    if kind == "redis":
+        store = redis_subject(request.getfixturevalue("redis").url).open(rules)
+    else:
+        store = sqlite_subject(tmp_path, alone=kind == "sqlite alone").open(rules)
+    stores = [MemoryStore(rules), store]
+
+    for place in range(120):
+        now += rng.choice([0, 1, 20, 20, 350])
+        acts = {
+            "append": (some_events(rng, now), now),
+            "submit_shown": (Shown(f"r{place}", rng.choice(VISITORS), now, "main", "v", ("x", "y")),),
+            "sweep": (now,),
+            "merge": (rng.choice(VISITORS), rng.choice(VISITORS), now),
+            "erase": (rng.choice(VISITORS), now),
+            "rebuild": (),
+        }
+        name = rng.choices(list(acts), [30, 5, 6, 2, 1, 1])[0]
+        how = {"retention": 30} if name == "sweep" and rng.random() < 0.7 else {}
+        found = [getattr(s, name)(*acts[name], **how) for s in stores]
+        store.flush()
+        assert found[0] == found[1], (place, name)
+        assert everything(stores[0], now) == everything(store, now), (place, name)
+    store.close()

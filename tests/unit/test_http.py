@@ -342,6 +342,25 @@ def test_workers_follow_one_another(clock, artifact, tmp_path):
     other.engine.store.close()
 
 
+def test_what_was_loaded_holds_for_servers_that_were_started_with_the_same(clock, artifact, tmp_path):
+    path = tmp_path / "events.sqlite"
+
+    def started(weight):
+        server = server_of(clock, SQLiteStore(path), models=[artifact.parent])
+        server.engine.arms.weigh({"popular": weight})
+        return Server(server.engine, server.load, clock, models=server.models)
+
+    one = started(0.0)
+    with TestClient(application(one)) as client:
+        client.post("/v1/models", json={"do": "load", "arm": "markov", "artifact": str(artifact)})
+    for weight, serves in ((0.0, "sequentialrules"), (0.5, "markov")):
+        again = started(weight)
+        again.second()
+        assert again.engine.arms.named("markov").served.model.name == serves
+        assert again.engine.arms.named("popular").weight == weight
+        again.engine.store.close()
+
+
 # -- numbers ------------------------------------------------------------------------------------
 
 

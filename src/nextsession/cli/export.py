@@ -6,16 +6,17 @@ from typing import Annotated
 import typer
 
 from nextsession.cli.terminal import Json, examples, show, show_json
-from nextsession.errors import ConfigError, ModelError
+from nextsession.errors import ModelError
 
 EXAMPLES = examples(
     "nextsession export runs/state events.jsonl",
     "nextsession export runs/state events.jsonl --shown --json",
+    "nextsession export redis://store.internal:6379/0 events.jsonl",
 )
 
 
 def export(
-    state: Annotated[Path, typer.Argument(metavar="STATE", help="The folder that `serve --state` names.")],
+    state: Annotated[str, typer.Argument(metavar="STATE", help="The folder or Redis that `serve --state` names.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: JSON lines.")],
     after: Annotated[int, typer.Option("--after", min=0, help="Go on after this place of the log.")] = 0,
     shown: Annotated[
@@ -33,15 +34,12 @@ def export(
     """
     try:
         from nextsession.serving.export import export as write
-        from nextsession.serving.reading import Reader
+        from nextsession.serving.opening import open_reader
     except ModuleNotFoundError as error:
         raise ModelError(f"The store needs {error.name}: pip install 'nextsession[serve]'.") from None
     from json import dumps
 
-    file = state / "events.sqlite"
-    if not file.is_file():
-        raise ConfigError(f"{state} holds no events of a server; name the folder that `serve --state` named.")
-    store = Reader(file)
+    store = open_reader(state)
     facts = write(store, out, after=after, shown=shown)
     if erased is not None:
         stones = [{"sha256": stone.digest, "erased_at": stone.erased_at} for stone in store.tombstones()]

@@ -16,6 +16,7 @@ EXAMPLES = examples(
     "nextsession serve runs/vmisknn",
     "nextsession serve runs/vmisknn runs/gru4rec  # two arms: half of the visitors each, side by side on the page",
     "nextsession serve main=runs/vmisknn:9 new=runs/sasrec:1 --state /var/lib/shop --workers 2",
+    "nextsession serve main=runs/vmisknn --state redis://store.internal:6379/0  # the same on each machine",
     "nextsession serve runs/vmisknn --host 0.0.0.0 --keys keys.toml --origin https://shop.example",
     "nextsession serve runs/sasrec --fallback runs/vsknn  # fills the lists that the first leaves short",
     "nextsession serve runs/vmisknn --dry-run",
@@ -35,7 +36,14 @@ def serve(
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 chooses one.")] = 8000,
     workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Processes that answer.")] = 1,
-    state: Annotated[str, typer.Option("--state", help="The folder of the events; 'memory' forgets.")] = "runs/state",
+    state: Annotated[
+        str,
+        typer.Option(
+            "--state",
+            envvar="NEXTSESSION_STATE",
+            help="The folder of the events, or a Redis as redis://host:6379/0; 'memory' forgets.",
+        ),
+    ] = "runs/state",
     items: Annotated[
         str | None, typer.Option("--items", help="Titles: a prepared log, or a table with the columns id and title.")
     ] = None,
@@ -76,8 +84,8 @@ def serve(
 ) -> None:
     """Serve models: events in, recommendations out, a page at the root.
 
-    An event is acknowledged when it is on the disk.  Several artifacts are arms of a comparison: each visitor
-    gets one of them, always the same.
+    An event is acknowledged when it is durable: on the disk, or in a Redis that several machines share.
+    Several artifacts are arms of a comparison: each visitor gets one of them, always the same.
     """
     settings = _settings(
         artifacts, fallback=fallback, host=host, port=port, workers=workers, state=state, items=items, history=history,
@@ -86,6 +94,7 @@ def serve(
         largest_body=largest_body, access_log=access_log,
     )  # fmt: skip
     from nextsession.serving.logs import to_stderr
+    from nextsession.serving.opening import without_secret
     from nextsession.serving.process import build, check, described, run
 
     check(settings)
@@ -93,7 +102,8 @@ def serve(
         import msgspec
 
         server = build(msgspec.structs.replace(settings, state=None, workers=1), clock=lambda: 0)
-        show_json({**described(server), "settings": msgspec.to_builtins(settings)})
+        shown = msgspec.structs.replace(settings, state=settings.state and without_secret(settings.state))
+        show_json({**described(server), "settings": msgspec.to_builtins(shown)})
         server.engine.store.close()
         return
     to_stderr()

@@ -1,14 +1,16 @@
 """Processes: one server, or several that share a socket and a store; the only place that reads the clock."""
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,11 @@ from nextsession.serving.app import application
 from nextsession.serving.arms import Arms, Role
 from nextsession.serving.engine import Engine
 from nextsession.serving.events import Rules
-from nextsession.serving.memory import MemoryStore
+from nextsession.serving.opening import is_redis, open_store
 from nextsession.serving.past import Past
 from nextsession.serving.security import Keys
 from nextsession.serving.served import Served, serve
 from nextsession.serving.server import Server, ServerSettings
-from nextsession.serving.sqlite import SQLiteStore
-from nextsession.serving.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,9 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     roles: dict[str, Role] = {}
     """What arms are for that do not answer; their weights are 0."""
     state: str | None
-    """The folder of the store; None: in memory."""
+    """The folder of the store, or the address of a Redis; None: in memory."""
+    numbers: str | None = None
+    """A folder in which workers tell one another their numbers."""
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 1
@@ -81,7 +83,7 @@ def check(settings: ServeSettings) -> None:
             "--keys, or serve this machine alone with --host 127.0.0.1."
         )
     if settings.state is None and settings.workers > 1:
-        raise ConfigError("Several workers need a store that they share: name a folder with --state.")
+        raise ConfigError("Several workers need a store that they share: name a folder, or a Redis, with --state.")
     if settings.keys is not None:
         Keys.read(Path(settings.keys))
 
@@ -94,17 +96,7 @@ def build(settings: ServeSettings, *, clock: Callable[[], int]) -> Server:
     """
     check(settings)
     rules = Rules(ttl=settings.ttl, keep=settings.keep)
-    store: Store = MemoryStore(rules)
-    numbers = None
-    if settings.state is not None:
-        folder = Path(settings.state)
-        folder.mkdir(parents=True, exist_ok=True)
-        store = SQLiteStore(
-            folder / "events.sqlite", rules, patience=settings.server.patience, alone=settings.workers == 1
-        )
-        if settings.workers > 1:
-            numbers = folder / "workers"
-            numbers.mkdir(exist_ok=True)
+    store = open_store(settings.state, rules, patience=settings.server.patience, alone=settings.workers == 1)
     try:
         tables = Titles(settings.items)
 
@@ -122,7 +114,7 @@ def build(settings: ServeSettings, *, clock: Callable[[], int]) -> Server:
             models=tuple(Path(folder) for folder in folders),
             keys=Keys() if settings.keys is None else Keys.read(Path(settings.keys)),
             settings=settings.server,
-            numbers=numbers,
+            numbers=None if settings.numbers is None else Path(settings.numbers),
         )
     except BaseException:
         store.close()
@@ -190,9 +182,22 @@ def run(settings: ServeSettings, say: Callable[[str], None] = lambda text: None)
     if settings.workers == 1:
         _serve(settings, listening)
         return
-    _forget_models(settings)
-    build(settings, clock=_clock).engine.store.close()  # what is wrong is better said once
-    _supervise(settings, listening)
+    with _shared(settings) as numbers:
+        settings = msgspec.structs.replace(settings, numbers=numbers)
+        build(settings, clock=_clock).engine.store.close()  # what is wrong is better said once
+        _supervise(settings, listening)
+
+
+@contextlib.contextmanager
+def _shared(settings: ServeSettings) -> Iterator[str]:
+    """Give a folder that the workers of this machine share."""
+    if settings.state is not None and not is_redis(settings.state):
+        folder = Path(settings.state) / "workers"
+        folder.mkdir(parents=True, exist_ok=True)
+        yield str(folder)
+    else:
+        with tempfile.TemporaryDirectory(prefix="nextsession-") as scratch:
+            yield scratch
 
 
 def _serve(settings: ServeSettings, listening: socket.socket) -> None:
@@ -234,14 +239,6 @@ def _listen(settings: ServeSettings) -> socket.socket:
     listening.listen(2048)
     listening.set_inheritable(True)
     return listening
-
-
-def _forget_models(settings: ServeSettings) -> None:
-    """Start with the artifacts that were named, not with what was loaded over them the last time."""
-    if settings.state is not None and (Path(settings.state) / "events.sqlite").exists():
-        store = SQLiteStore(Path(settings.state) / "events.sqlite")
-        store.note("models", None)
-        store.close()
 
 
 def _worker(text: bytes, listening: socket.socket) -> None:

@@ -21,7 +21,7 @@ from nextsession.serving.served import Served
 
 log = logging.getLogger(__name__)
 
-_MODELS = "models"
+_MODELS = "models in use"
 _HOUR = 3_600_000
 _FRESH = 10_000  # ms for which the numbers of another worker count
 
@@ -59,6 +59,13 @@ class _Wanted(msgspec.Struct, frozen=True):
     role: Role = "answer"
 
 
+class _Agreed(msgspec.Struct, frozen=True):
+    """What all workers should serve that were started with the same artifacts and weights."""
+
+    started: dict[str, tuple[str, float, Role]]
+    arms: dict[str, _Wanted]
+
+
 @dataclass
 class Server:
     """Everything a worker process has."""
@@ -82,6 +89,7 @@ class Server:
         """Note when it began."""
         self.started = self.clock()
         self.buckets = Buckets(self.settings.rate)
+        self._began_with = {arm.name: (arm.served.version, arm.weight, arm.role) for arm in self.engine.arms}
         self._agreed: str | None = None
         self._swept = self.started
         self._changing = asyncio.Lock()
@@ -117,7 +125,7 @@ class Server:
         wanted = {
             arm.name: _Wanted(arm.served.place, arm.served.version, arm.weight, arm.role) for arm in self.engine.arms
         }
-        text = msgspec.json.encode(wanted).decode()
+        text = msgspec.json.encode(_Agreed(self._began_with, wanted)).decode()
         try:
             self.engine.store.note(_MODELS, text)
             self._agreed = text
@@ -125,12 +133,15 @@ class Server:
             log.warning("Other workers could not be told of the models: %s", error)
 
     def follow(self) -> None:
-        """Do what another worker was told of models."""
+        """Do what another worker was told of models, unless it was started with others than this one."""
         text = self.engine.store.noted(_MODELS)
         if text is None or text == self._agreed:
             return
-        now, arms = self.clock(), self.engine.arms
-        wanted = msgspec.json.decode(text, type=dict[str, _Wanted])
+        agreed, now, arms = msgspec.json.decode(text, type=_Agreed), self.clock(), self.engine.arms
+        if agreed.started != self._began_with:
+            self._agreed = text
+            return
+        wanted = agreed.arms
         for name, want in wanted.items():
             have: Arm | None = next((arm for arm in arms if arm.name == name), None)
             if have is None or have.served.version != want.version:
@@ -151,6 +162,8 @@ class Server:
         while not stop.is_set():
             try:
                 await asyncio.to_thread(self.second)
+            except StoreError as error:  # it says itself what is wrong, and goes on trying
+                log.warning("What other workers did is not known: %s", error)
             except Exception:  # a bad second must not be the last
                 log.exception("Something that is done every second failed.")
             with contextlib.suppress(TimeoutError):

@@ -16,7 +16,6 @@ the other.
 
 import contextlib
 import os
-import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -36,6 +35,7 @@ from nextsession.serving.events import (
     Shown,
     alive,
 )
+from nextsession.serving.groups import Groups, Job
 from nextsession.serving.reading import Reader
 from nextsession.serving.store import Store
 from nextsession.serving.writing import RECORDS, SCHEMA, VERSION, Recent, Writing
@@ -46,16 +46,6 @@ _REMEMBERED = 200_000
 """Events (and ids of visitors) that are kept in memory by a process that is alone with its file."""
 _STEP = 20_000
 """People that are looked through in one transaction, so that events need not wait long."""
-
-
-class _Job:
-    """Something to be written, and who waits for it."""
-
-    __slots__ = ("after", "future", "weight", "work")
-
-    def __init__(self, work: Callable[[Writing], Any], weight: int, *, after: bool = False) -> None:
-        self.work, self.weight, self.after = work, weight, after
-        self.future: Future[Any] = Future()
 
 
 class SQLiteStore(Reader, Store):
@@ -87,9 +77,8 @@ class SQLiteStore(Reader, Store):
         """
         super().__init__(path, patience=patience)
         self.rules = rules or Rules()
-        self._most, self._largest = waiting, largest
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._waiting, self._error = 0, ""
+        self._largest, self._error = largest, ""
+        self._groups = Groups(str(self._path), waiting)
         self._counts = {"groups": 0, "events": 0}
         self._claim = claimed(self._path, alone=alone)
         try:
@@ -149,8 +138,7 @@ class SQLiteStore(Reader, Store):
         """Make everything durable and let go of the file."""
         if self._closed:
             return
-        self._closed = True
-        self._queue.put(None)
+        self._groups.close()
         self._thread.join()
         super().close()
         if self._claim is not None:
@@ -171,7 +159,12 @@ class SQLiteStore(Reader, Store):
 
     def health(self) -> dict[str, Any]:
         """Return counts (of this process where it writes), sizes and the last error; it never fails."""
-        facts: dict[str, Any] = {"kind": "sqlite", "ok": not self._error, "waiting": self._waiting, **self._counts}
+        facts: dict[str, Any] = {
+            "kind": "sqlite",
+            "ok": not self._error,
+            "waiting": self._groups.waiting,
+            **self._counts,
+        }
         facts["error"] = self._error or None
         with contextlib.suppress(StoreError, OSError):
             facts["entries"] = self.last()
@@ -182,30 +175,18 @@ class SQLiteStore(Reader, Store):
     # -- inside: the writer ---------------------------------------------------------------------
 
     def _submit(self, work: Callable[[Writing], T], weight: int, *, after: bool = False) -> "Future[T]":
-        if self._closed:
-            raise StoreError(f"{self._path} has been closed; open it again to write to it.")
-        if weight and self._waiting + weight > self._most:
-            raise StoreError(f"{self._waiting} events wait to be written to {self._path}; send them again later.")
-        job = _Job(work, weight, after=after)
-        with self._lock:
-            self._waiting += weight
-        self._queue.put(job)
-        return job.future
+        return self._groups.put(Job(work, weight, after=after))
 
     def _write(self, connection: sqlite3.Connection) -> None:
         running = True
         while running:
-            jobs = [self._queue.get()]
-            with contextlib.suppress(queue.Empty):
-                while len(jobs) < 4096:
-                    jobs.append(self._queue.get_nowait())
-            running = None not in jobs
-            self._commit(connection, [job for job in jobs if job is not None])
+            jobs, running = self._groups.taken()
+            self._commit(connection, jobs)
         with contextlib.suppress(sqlite3.Error):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
 
-    def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+    def _commit(self, connection: sqlite3.Connection, jobs: list[Job]) -> None:
         """Do all jobs in one transaction; only when it is on the disk does anybody hear of it."""
         results: list[Any] = []
         try:
@@ -228,23 +209,12 @@ class SQLiteStore(Reader, Store):
             self._error = f"{type(error).__name__}: {error}"
             failure = StoreError(f"{self._path} cannot be written: {error}. Nothing was recorded; send it again.")
             failure.__cause__ = error
-            self._settle(jobs, None, failure)
+            self._groups.settle(jobs, [failure] * len(jobs))
             return
         self._error = ""
         self._counts["groups"] += 1
         self._counts["events"] += sum(job.weight for job in jobs)
-        self._settle(jobs, results, None)
-
-    def _settle(self, jobs: list[_Job], results: list[Any] | None, failure: StoreError | None) -> None:
-        with self._lock:
-            self._waiting -= sum(job.weight for job in jobs)
-        for place, job in enumerate(jobs):
-            if job.future.cancelled():
-                continue
-            if results is None:
-                job.future.set_exception(failure)
-            else:
-                job.future.set_result(results[place])
+        self._groups.settle(jobs, results)
 
     def _writer(self) -> sqlite3.Connection:
         try:

@@ -96,9 +96,8 @@ class Writing:
         """Write what was held back."""
         for person in self._changed:
             record = self._records[person]
-            self._do(
-                "UPDATE people SET touched = ?, record = ? WHERE person = ?", (record.touched, _ENCODE(record), person)
-            )
+            row = (None, None) if record == NOTHING else (record.touched, _ENCODE(record))
+            self._do("UPDATE people SET touched = ?, record = ? WHERE person = ?", (*row, person))
         if self._seq != self._before:
             self._do("UPDATE counter SET seq = ?", (self._seq,))
 

@@ -1,0 +1,82 @@
+"""What waits to be written: taken in groups by the one thread that writes."""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from nextsession.errors import StoreError
+
+_AT_ONCE = 4096
+
+
+class Job:
+    """Something to be written, and who waits for it."""
+
+    __slots__ = ("after", "future", "weight", "work")
+
+    def __init__(self, work: Any, weight: int, *, after: bool = False) -> None:
+        """Note what to do, how many events it counts for, and whether something must be done after it."""
+        self.work, self.weight, self.after = work, weight, after
+        self.future: Future[Any] = Future()
+
+
+class Groups:
+    """A queue of jobs, bounded by the events in them.
+
+    Args:
+        where: What is written to, for messages.
+        most: More events than this waiting to be written are refused.
+    """
+
+    def __init__(self, where: str, most: int) -> None:
+        """Begin with nothing."""
+        self.waiting, self.closed = 0, False
+        self._where, self._most = where, most
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+
+    def put(self, job: Job) -> "Future[Any]":
+        """Let a job wait for its turn.
+
+        Raises:
+            StoreError: It is closed, or too much waits.
+        """
+        if self.closed:
+            raise StoreError(f"{self._where} has been closed; open it again to write to it.")
+        if job.weight and self.waiting + job.weight > self._most:
+            raise StoreError(f"{self.waiting} events wait to be written to {self._where}; send them again later.")
+        with self._lock:
+            self.waiting += job.weight
+        self._queue.put(job)
+        return job.future
+
+    def close(self) -> None:
+        """Take no more jobs; the thread that takes them hears of it after the last."""
+        self.closed = True
+        self._queue.put(None)
+
+    def taken(self, patience: float | None = None) -> tuple[list[Job], bool]:
+        """Wait for a job, at most `patience` seconds, and take all that wait; say whether more may come."""
+        try:
+            jobs = [self._queue.get(timeout=patience)]
+        except queue.Empty:
+            return [], True
+        with contextlib.suppress(queue.Empty):
+            while len(jobs) < _AT_ONCE:
+                jobs.append(self._queue.get_nowait())
+        return [job for job in jobs if job is not None], None not in jobs
+
+    def settle(self, jobs: Sequence[Job], results: Sequence[Any]) -> None:
+        """Tell those who wait what became of their jobs: a result, or the error that kept it from being done."""
+        with self._lock:
+            self.waiting -= sum(job.weight for job in jobs)
+        for job, result in zip(jobs, results, strict=True):
+            if job.future.cancelled():
+                continue
+            if isinstance(result, Exception):
+                job.future.set_exception(result)
+            else:
+                job.future.set_result(result)

@@ -18,8 +18,9 @@ from torch import Tensor
 from nextsession.config import Duration, Settings, duration_text, milliseconds
 from nextsession.data.log import SessionLog
 from nextsession.errors import ConfigError
-from nextsession.nn.batches import Rows, Slices, cuts
+from nextsession.nn.batches import Rows, cuts
 from nextsession.nn.moments import AskedBatch, History, MomentNetwork, answered, known
+from nextsession.slices import Slices
 from nextsession.tasks import Plan, item_questions, session_questions, time_order, wanted_events
 
 _EVENTS = 4

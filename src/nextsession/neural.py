@@ -2,8 +2,8 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from nextsession.answering import Facts, queries_of, table_of
 from nextsession.asking import AskedRows, MomentSettings, answers, history_of
 from nextsession.config import Runtime
 from nextsession.data.cases import Cases
@@ -21,26 +22,20 @@ from nextsession.distributed import Processes, joined, local_rank, started_toget
 from nextsession.errors import ConfigError, DataError, suggestion
 from nextsession.evaluation import EvaluationSettings, evaluate
 from nextsession.nn.augmentation import Variation, in_turn
-from nextsession.nn.batches import Augmentation, Rows, Slices, Windows, latest, slices
-from nextsession.nn.features import SideFeatures
+from nextsession.nn.batches import Augmentation, Rows
 from nextsession.nn.losses import FullSoftmax, Loss, Sum
 from nextsession.nn.moments import History, MomentExamples, MomentNetwork, grown, moment_loss
 from nextsession.nn.negatives import ItemStatistics
 from nextsession.nn.networks import Examples, Network
+from nextsession.reading import Reading
 from nextsession.recommender import Recommender
 from nextsession.scores import DenseScores, DotScores, Scores
+from nextsession.slices import Slices, Windows, slices
 from nextsession.splits import fingerprint
 from nextsession.training import enough_memory, start
 from nextsession.training_facts import columns_key, questions_key, some_of
 from nextsession.training_log import CURVE
 from nextsession.training_run import RunSettings, TrainingRun
-
-_NEVER_WANTED = -1e6
-"""Bias of items that nobody wanted in training: no loss that samples has moved them, and where it pushes all
-scores below 0 they would stand above everything that was learnt."""
-
-ASKED_TOKENS = 1 << 16
-"""Events of histories that are encoded at once when questions are answered."""
 
 
 class NeuralSettings(RunSettings):
@@ -119,21 +114,6 @@ class NeuralSettings(RunSettings):
 N = TypeVar("N", bound=NeuralSettings)
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What a network must know of the log before it is built."""
-
-    n_items: int
-    actions: tuple[str, ...] = ()
-    """Kinds of events, if the log has kinds and the model reads them."""
-    features: Mapping[str, ItemFeature] = field(default_factory=dict)
-    """Side features of the items, if the settings name any."""
-
-    def side_features(self, settings: NeuralSettings) -> SideFeatures | None:
-        """Return what mixes the side features into the vectors of the items, if there are any."""
-        return SideFeatures(self.features, settings.dim, width=settings.feature_dim) if self.features else None
-
-
 class NeuralRecommender(Recommender[N], Generic[N]):
     """Trains a network on the rows of a log and ranks items by the dot product of its queries with theirs.
 
@@ -175,6 +155,11 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         """Return how rows of training are varied; by default as `config.augment` says."""
         return in_turn(self.config.augment, self.least_events)
 
+    @property
+    def _reading(self) -> Reading:
+        """What is read of histories."""
+        return Reading(self.config.reads, self.config.max_length, actions=self.facts_.actions)
+
     # -- learning -------------------------------------------------------------------------------
 
     def _fit(self, log: SessionLog, runtime: Runtime) -> None:
@@ -210,7 +195,7 @@ class NeuralRecommender(Recommender[N], Generic[N]):
 
     def _rows(self, log: SessionLog) -> Rows:
         found = self._taught(log).longer_than(self.least_events - 1)
-        return Rows(log, found, None, self._actions(log), self._augmentation())
+        return Rows(log, found, None, self._reading.kinds(log), self._augmentation())
 
     def _built(self) -> Network:
         """Build the network, with what meets its queries beside the items."""
@@ -225,7 +210,7 @@ class NeuralRecommender(Recommender[N], Generic[N]):
     def _questions(self, log: SessionLog, moment: MomentSettings, runtime: Runtime) -> AskedRows:
         most = self.config.max_length
         return AskedRows.of(
-            log, moment, self.history_, most, runtime.seed, seen=self._asked, kinds=self._actions
+            log, moment, self.history_, most, runtime.seed, seen=self._reading.slices, kinds=self._reading.kinds
         )  # fmt: skip
 
     def _taught(self, log: SessionLog) -> Slices:
@@ -234,13 +219,6 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         offsets = log.session_offsets if settings.reads == "session" else log.event_offsets
         length = settings.max_length + 1 if self.least_events > 1 else settings.max_length  # one is the target
         return slices(offsets, settings.windows, length)
-
-    def _asked(self, histories: SessionLog) -> Slices:
-        """Return what is read of each history."""
-        if self.config.reads == "session":
-            starts, stops = histories.last_sessions
-            return Slices(np.maximum(starts, stops - self.config.max_length), stops)
-        return latest(histories.event_offsets, self.config.max_length)
 
     def _train(
         self,
@@ -304,10 +282,12 @@ class NeuralRecommender(Recommender[N], Generic[N]):
     # -- answering ------------------------------------------------------------------------------
 
     def _score(self, histories: SessionLog, asked_at: NDArray[np.int64]) -> Scores:
-        moment, network = self.config.moment, self.network_
+        moment, network, reading = self.config.moment, self.network_, self._reading
+        histories = reading.histories(self.name, histories)
+        found = queries_of(network, Rows(histories, reading.slices(histories), asked_at, reading.kinds(histories)))
         if moment is not None and isinstance(network, MomentNetwork):
             asked = torch.zeros(len(histories), network.head.table()[0].shape[1])
-            for some, batch_queries in self._queries(histories, asked_at):
+            for some, batch_queries in found:
                 asked[some] = torch.from_numpy(batch_queries)
             if self.history_ is not None and not histories.timed and histories.n_events:
                 raise DataError(
@@ -319,7 +299,7 @@ class NeuralRecommender(Recommender[N], Generic[N]):
                 answers(network, moment, self.history_, histories, asked_at, asked, self.popularity_ == 0, most)
             )
         queries = np.zeros((len(histories), self.table_.shape[1]), np.float32)
-        for some, batch_queries in self._queries(histories, asked_at):
+        for some, batch_queries in found:
             queries[some, :-2] = batch_queries
             queries[some, -2] = 1
         queries[:, -1] = np.all(queries == 0, axis=1)
@@ -342,77 +322,23 @@ class NeuralRecommender(Recommender[N], Generic[N]):
             self.network_ = grown(self.network_, n_items)
             self.facts_ = replace(self.facts_, n_items=n_items)
 
-    def _queries(
-        self, histories: SessionLog, asked_at: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Give the queries of all rows that are not empty, some rows at a time."""
-        asked = self._asked(histories)
-        rows = Rows(histories, asked, asked_at, self._actions(histories))
-        device = next(self.network_.parameters()).device
-        some = np.flatnonzero(asked.lengths)
-        some = some[
-            np.argsort(asked.lengths[some], kind="stable")
-        ]  # of like lengths: little padding where there is any
-        edges = np.searchsorted(
-            np.cumsum(asked.lengths[some]), np.arange(ASKED_TOKENS, asked.lengths.sum(), ASKED_TOKENS)
-        )
-        with torch.inference_mode():
-            for part in np.split(some, np.unique(edges)):
-                if len(part):
-                    yield part, self.network_(rows.batch(part).to(device)).float().cpu().numpy()
-
     def _tabulate(self) -> None:
         """Lay out the vectors of the items as answers need them."""
         self.network_.eval()
-        if self.config.moment is not None:
-            return
-        with torch.inference_mode():
-            vectors, bias = self.network_.head.table()
-            table = torch.zeros(len(vectors), vectors.shape[1] + 2)
-            table[:, :-2] = vectors
-            if bias is not None:
-                table[:, -2] = bias
-            table[:, -1] = torch.from_numpy(self.popularity_)
-            table[torch.from_numpy(self.popularity_ == 0), -2] = _NEVER_WANTED
-        self.table_ = table.numpy()
-
-    def _actions(self, log: SessionLog) -> NDArray[np.int64] | None:
-        """Return the kind of each event as the model numbers kinds; -1 for one it does not know."""
-        if not self.facts_.actions or log.actions is None:
-            return None
-        places = {name: place for place, name in enumerate(self.facts_.actions)}
-        codes = np.array([places.get(name, -1) for name in log.action_names], np.int64)
-        return codes[log.actions]
+        if self.config.moment is None:
+            self.table_ = table_of(self.network_, self.popularity_)
 
     # -- keeping --------------------------------------------------------------------------------
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         arrays = {f"network.{k}": v.detach().cpu().numpy() for k, v in self.network_.state_dict().items()}
-        names = "\n".join(self.facts_.actions).encode()
-        for name, feature in self.facts_.features.items():
-            arrays[f"feature/{name}/offsets"], arrays[f"feature/{name}/codes"] = feature.offsets, feature.codes
-            arrays[f"feature/{name}/values"] = np.array([len(feature.labels)])
         if self.history_ is not None:
             arrays |= self.history_.arrays()
-        return {
-            **arrays,
-            "popularity": self.popularity_,
-            "curve": self.curve_,
-            "actions": np.frombuffer(names, np.uint8).copy(),
-        }
+        return {**arrays, **self.facts_.arrays(), "popularity": self.popularity_, "curve": self.curve_}
 
     def _restore(self, arrays: dict[str, NDArray[Any]]) -> None:
         self.popularity_, self.curve_ = arrays["popularity"], arrays["curve"]
-        names = arrays["actions"].tobytes().decode()
-        features = {
-            name: ItemFeature(
-                arrays[f"feature/{name}/offsets"],
-                arrays[f"feature/{name}/codes"],
-                ("",) * int(arrays[f"feature/{name}/values"][0]),  # what they are called is not needed to answer
-            )
-            for name in self.config.features
-        }
-        self.facts_ = Facts(len(self.vocabulary_), tuple(names.split("\n")) if names else (), features)
+        self.facts_ = Facts.restored(arrays, len(self.vocabulary_), self.config.features)
         self.history_ = History.restored(arrays, len(self.vocabulary_)) if "history/times" in arrays else None
         with torch.random.fork_rng(devices=[]):
             self.network_ = self._built()

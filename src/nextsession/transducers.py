@@ -1,6 +1,7 @@
 """Transducers: what the models have in common that read events by HSTU blocks (`nextsession.nn.hstu`)."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -8,14 +9,14 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import nn
 
+from nextsession.answering import Facts
 from nextsession.config import Runtime
 from nextsession.data.log import SessionLog
-from nextsession.errors import DataError
-from nextsession.neural import Facts, NeuralRecommender, NeuralSettings
+from nextsession.neural import NeuralRecommender, NeuralSettings
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.hstu import HSTUEncoder, HSTUForm
 from nextsession.nn.networks import Head, Input
-from nextsession.scores import Scores
+from nextsession.reading import Reading
 
 _SAMPLED = {"kind": "sampled_softmax", "negatives": {"kind": "uniform", "n": 128, "all_items": True}}
 
@@ -110,7 +111,7 @@ class Transducer(NeuralRecommender[T]):
             positions=places,
             scale=True,
             rate=settings.dropout,
-            features=facts.side_features(settings),
+            features=facts.side_features(settings.dim, settings.feature_dim),
             **self._kinds(facts),
         )
         if inputs.positions is not None:
@@ -145,13 +146,10 @@ class Transducer(NeuralRecommender[T]):
         self.timed_ = log.timed
         super()._fit(log, runtime)
 
-    def _score(self, histories: SessionLog, asked_at: NDArray[np.int64]) -> Scores:
-        if self.config.time == "relative" and self.timed_ and not histories.timed and histories.n_events:
-            raise DataError(
-                f"This {self.name} has learnt from times, and these histories hold only the order of their events. "
-                "Give them times, or fit a model with time = 'none'."
-            )
-        return super()._score(histories, asked_at)
+    @property
+    def _reading(self) -> Reading:
+        timed = self.config.time == "relative" and self.timed_
+        return replace(super()._reading, timeless="fit a model with time = 'none'" if timed else "")
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         return {**super()._arrays(), "timed": np.array([self.timed_])}

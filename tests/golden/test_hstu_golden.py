@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from nextsession.answering import Facts
 from nextsession.models.hstu import HSTU, HSTUSettings
-from nextsession.neural import Facts
 from nextsession.nn.networks import NextItem
 from nextsession.nn.ops.silu_attention import silu_attention, time_buckets
 

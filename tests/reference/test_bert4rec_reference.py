@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from nextsession.answering import Facts
 from nextsession.models.bert4rec import BERT4Rec
-from nextsession.neural import Facts
 from nextsession.nn.cloze import Cloze, hidden_events
 from nextsession.nn.jagged import Batch, Jagged
 from nextsession.nn.losses import FullSoftmax

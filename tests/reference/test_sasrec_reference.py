@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nextsession.answering import Facts
 from nextsession.config import Runtime
 from nextsession.data.log import SessionLog
 from nextsession.models.sasrec import SASRec
-from nextsession.neural import Facts
 from nextsession.nn.jagged import Batch, Jagged
 from nextsession.nn.networks import NextItem, shifted
 from nextsession.nn.transformer import Block, BlockForm, Transformer

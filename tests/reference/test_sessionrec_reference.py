@@ -8,14 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nextsession.answering import Facts
 from nextsession.data.log import SessionLog
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.models.sessionrec import SessionRec
-from nextsession.neural import Facts
-from nextsession.nn.batches import Rows, whole_sessions
+from nextsession.nn.batches import Rows
 from nextsession.nn.jagged import Batch
 from nextsession.nn.negatives import ItemStatistics
 from nextsession.nn.next_session import NextSession
+from nextsession.slices import whole_sessions
 from nextsession.testing.subjects import training_log
 
 DIM, LAYERS, HEADS, MOST = 8, 2, 2, 12

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextsession import SessionLog, create
-from nextsession.neural import Facts
+from nextsession.answering import Facts
 from nextsession.nn.augmentation import Crop, Drop, ItemDropout, Reorder, in_turn
 
 LENGTHS = st.lists(st.integers(0, 12), max_size=8)

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextsession import SessionLog, create
+from nextsession.answering import Facts
 from nextsession.models.bert4rec import BERT4Rec
-from nextsession.neural import Facts
-from nextsession.nn.batches import Rows, sliding
+from nextsession.nn.batches import Rows
 from nextsession.nn.cloze import Cloze, appended, hidden_events
 from nextsession.nn.jagged import Batch, Jagged
+from nextsession.slices import sliding
 
 V = 9
 SHORT = {"dim": 8, "max_length": 5, "epochs": 1, "batch_size": 4}

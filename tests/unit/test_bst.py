@@ -10,9 +10,10 @@ from nextsession.config import Runtime
 from nextsession.data.log import SessionLog
 from nextsession.errors import ModelError
 from nextsession.models.bst import BST, Ranker, _reaching
-from nextsession.nn.batches import Rows, Slices, prefixes
+from nextsession.nn.batches import Rows
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.jagged import Batch
+from nextsession.slices import Slices, prefixes
 from nextsession.testing.subjects import questions, training_log
 
 SMALL = {"dim": 12, "age_dim": 4, "heads": 2, "mlp": (8,), "max_length": 6, "dropout": 0.0}

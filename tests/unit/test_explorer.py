@@ -170,7 +170,8 @@ def test_gates_of_a_model_of_sessions_begin_with_the_session():
 @pytest.mark.parametrize("settings", [{}, {"norm": "pre", "positions": "relative"}, {"norm": "post"}], ids=str)
 def test_attention_is_what_the_blocks_do(settings):
     torch = pytest.importorskip("torch")
-    from nextsession.nn.batches import Rows, latest
+    from nextsession.nn.batches import Rows
+    from nextsession.slices import latest
 
     model = create("sasrec", **{**TINY, "heads": 2, "layers": 2, **settings}).fit(LOG)
     log = one_row(["tea", "milk"], ["sugar", "coffee"])

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from nextsession.answering import Facts
 from nextsession.models.gru import GRU
-from nextsession.neural import Facts
 from nextsession.nn.jagged import Batch, Jagged
 from nextsession.nn.losses import FullSoftmax
 from nextsession.nn.negatives import ItemStatistics

@@ -10,16 +10,17 @@ from hypothesis import given
 from torch import Tensor
 
 from nextsession import SessionLog, create, load
+from nextsession.answering import Facts
 from nextsession.data.items import ItemFeature, ItemTable
 from nextsession.data.log import offsets_of
 from nextsession.errors import ConfigError, DataError
 from nextsession.models.hstu import HSTU, HSTUSettings
 from nextsession.models.hstuplus import HSTUPlus, NextWanted
-from nextsession.neural import Facts
-from nextsession.nn.batches import Rows, latest
+from nextsession.nn.batches import Rows
 from nextsession.nn.hstu import HSTUEncoder, HSTUForm
 from nextsession.nn.jagged import Batch, Jagged
 from nextsession.nn.networks import Network, shifted
+from nextsession.slices import latest
 from nextsession.testing.strategies import logs
 from nextsession.transducers import Transducer
 

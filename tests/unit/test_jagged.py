@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextsession.data.log import SessionLog, offsets_of
-from nextsession.nn.batches import Rows, Slices, chunks, latest, prefixes
+from nextsession.nn.batches import Rows
 from nextsession.nn.jagged import Batch, Jagged
 from nextsession.nn.networks import shifted
+from nextsession.slices import Slices, chunks, latest, prefixes
 from nextsession.testing.strategies import logs
 
 ROWS = st.lists(st.lists(st.integers(0, 9), max_size=6), max_size=6)

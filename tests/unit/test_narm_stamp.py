@@ -5,9 +5,9 @@ import inspect
 import pytest
 import torch
 
+from nextsession.answering import Facts
 from nextsession.models.narm import NARM
 from nextsession.models.stamp import STAMP
-from nextsession.neural import Facts
 from nextsession.nn.jagged import Batch, Jagged
 
 V, D = 12, 6

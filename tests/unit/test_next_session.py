@@ -12,17 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from nextsession.answering import Facts
 from nextsession.data.log import SessionLog, offsets_of
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.models.sessionrec import SessionRec
-from nextsession.neural import Facts
-from nextsession.nn.batches import Rows, whole_sessions
+from nextsession.nn.batches import Rows
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.jagged import Batch
 from nextsession.nn.losses import SampledSoftmax
 from nextsession.nn.negatives import ItemStatistics, Uniform
 from nextsession.nn.networks import Head, Input, NextItem
 from nextsession.nn.next_session import NextSession, cut_last_sessions, following
+from nextsession.slices import whole_sessions
 from nextsession.testing.strategies import logs
 
 V, DIM = 9, 8

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from nextsession import tasks
+from nextsession.answering import Facts
 from nextsession.config import Runtime
 from nextsession.data.items import ItemFeature, ItemTable
 from nextsession.data.log import SessionLog
@@ -16,7 +17,6 @@ from nextsession.errors import ConfigError, DataError
 from nextsession.models.bst import BST
 from nextsession.models.caser import Caser
 from nextsession.models.sessionrec import SessionRec
-from nextsession.neural import Facts
 from nextsession.nn.jagged import Batch
 from nextsession.testing.subjects import HOUR, training_log
 
@@ -98,8 +98,8 @@ def test_long_histories_in_which_nothing_was_wanted(tokens: str, ignored_only: b
     model = made(**settings).fit(log, runtime=CPU)
     assert np.isfinite(model.curve_[:, 1]).all()
     assert np.isfinite(model.scores(log).dense()).all()
-    assert len(model._asked(log)) == 2
-    assert (model._asked(log).lengths == 20).all()
+    assert len(model._reading.slices(log)) == 2
+    assert (model._reading.slices(log).lengths == 20).all()
 
 
 def test_exposures_of_the_asked_session_move_no_answer() -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from nextsession import SessionLog, Vocabulary, create
+from nextsession.answering import Facts
 from nextsession.models.srgnn import GraphReadout, SessionGraphNetwork
-from nextsession.neural import Facts
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.jagged import Batch, Jagged
 from nextsession.nn.session_graph import GatedGraphCell

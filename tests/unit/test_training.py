@@ -12,11 +12,12 @@ from torch import nn
 from nextsession.data.log import SessionLog, offsets_of
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ArtifactError, ConfigError, TrainingError
-from nextsession.nn.batches import Rows, latest
+from nextsession.nn.batches import Rows
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.losses import FullSoftmax, SampledSoftmax
 from nextsession.nn.negatives import ItemStatistics
 from nextsession.nn.networks import Head, Input, NextItem
+from nextsession.slices import latest
 from nextsession.training import TrainingSettings, epochs, factor, load_state, save_state, start, thousands
 
 V, D = 11, 6

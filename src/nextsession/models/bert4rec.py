@@ -6,13 +6,15 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import nn
 
+from nextsession.answering import Facts
 from nextsession.data.log import SessionLog
-from nextsession.neural import Facts, NeuralRecommender, NeuralSettings
-from nextsession.nn.batches import Rows, sliding
+from nextsession.neural import NeuralRecommender, NeuralSettings
+from nextsession.nn.batches import Rows
 from nextsession.nn.cloze import Cloze, TransformedHead
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.networks import Network
 from nextsession.nn.transformer import BlockForm, Transformer
+from nextsession.slices import sliding
 
 _EPS = 1e-12
 
@@ -81,7 +83,7 @@ class BERT4Rec(NeuralRecommender[BERT4RecSettings]):
         offsets = log.session_offsets if settings.reads == "session" else log.event_offsets
         step = max(1, int(settings.stride * settings.max_length))
         found = sliding(offsets, settings.max_length, step)
-        return Rows(log, found, None, self._actions(log), self._augmentation())
+        return Rows(log, found, None, self._reading.kinds(log), self._augmentation())
 
     def _network(self, facts: Facts) -> Network:
         settings = self.config

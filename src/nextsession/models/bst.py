@@ -13,11 +13,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from nextsession import registry
+from nextsession.answering import Facts
 from nextsession.config import Runtime
 from nextsession.data.log import SessionLog
 from nextsession.errors import ModelError
-from nextsession.neural import Facts, NeuralRecommender, NeuralSettings
-from nextsession.nn.batches import Rows, Slices, Windows, latest
+from nextsession.neural import NeuralRecommender, NeuralSettings
+from nextsession.nn.batches import Rows
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.jagged import Batch, Jagged
 from nextsession.nn.negatives import ItemStatistics
@@ -25,6 +26,7 @@ from nextsession.nn.networks import Examples, Head, Network, shifted
 from nextsession.nn.ops.dropout import dropout
 from nextsession.recommender import Recommender
 from nextsession.scores import SparseScores
+from nextsession.slices import Slices, Windows, latest
 
 _AGES = 64
 """Buckets of the time between an event and the question; the last is of the candidate itself."""

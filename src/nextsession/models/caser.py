@@ -10,9 +10,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nextsession.answering import Facts
 from nextsession.data.log import SessionLog
-from nextsession.neural import Facts, NeuralRecommender, NeuralSettings
-from nextsession.nn.batches import Rows, Slices, Windows, slices
+from nextsession.neural import NeuralRecommender, NeuralSettings
+from nextsession.nn.batches import Rows
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.features import SideFeatures
 from nextsession.nn.jagged import Batch, Jagged
@@ -20,6 +21,7 @@ from nextsession.nn.losses import BCE, Loss
 from nextsession.nn.negatives import Uniform
 from nextsession.nn.networks import Examples, Head, Network
 from nextsession.nn.ops.dropout import dropout
+from nextsession.slices import Slices, Windows, slices
 
 
 class CaserSettings(NeuralSettings):
@@ -243,7 +245,7 @@ class Caser(NeuralRecommender[CaserSettings]):
             horizontal=settings.horizontal,
             vertical=settings.vertical,
             user=settings.user == "default",
-            features=facts.side_features(settings),
+            features=facts.side_features(settings.dim, settings.feature_dim),
             rate=settings.dropout,
         )
 
@@ -251,7 +253,7 @@ class Caser(NeuralRecommender[CaserSettings]):
         settings = self.config
         offsets = log.session_offsets if settings.reads == "session" else log.event_offsets
         found = window_slices(offsets, settings)
-        return Rows(log, found, None, self._actions(log), self._augmentation())
+        return Rows(log, found, None, self._reading.kinds(log), self._augmentation())
 
     @classmethod
     def examples(cls) -> list[dict[str, Any]]:

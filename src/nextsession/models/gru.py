@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import Field
 
-from nextsession.neural import Facts, NeuralRecommender, NeuralSettings
+from nextsession.answering import Facts
+from nextsession.neural import NeuralRecommender, NeuralSettings
 from nextsession.nn import recurrent
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.networks import Head, Input, Network, NextItem
@@ -36,7 +37,7 @@ class GRU(NeuralRecommender[GRUSettings]):
     def _network(self, facts: Facts) -> Network:
         settings = self.config
         items = ItemEmbedding(facts.n_items, settings.dim)
-        inputs = Input(items, rate=settings.dropout, features=facts.side_features(settings))
+        inputs = Input(items, rate=settings.dropout, features=facts.side_features(settings.dim, settings.feature_dim))
         encoder = recurrent.GRU(settings.dim, settings.layers, rate=settings.dropout)
         return NextItem(inputs, encoder, Head(items, tied=settings.tied, bias=not settings.tied))
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from nextsession.neural import Facts
+from nextsession.answering import Facts
 from nextsession.nn.networks import Network, NextItem
 from nextsession.transducers import PUBLISHED, Transducer, TransducerSettings
 

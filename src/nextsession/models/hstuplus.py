@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from nextsession.neural import Facts
+from nextsession.answering import Facts
 from nextsession.nn.jagged import Batch
 from nextsession.nn.networks import CausalEncoder, Examples, Head, Input, Network, NextItem, shifted
 from nextsession.transducers import PUBLISHED, Transducer, TransducerSettings

@@ -6,7 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nextsession.neural import Facts, NeuralRecommender, NeuralSettings
+from nextsession.answering import Facts
+from nextsession.neural import NeuralRecommender, NeuralSettings
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.jagged import Jagged
 from nextsession.nn.networks import CausalEncoder, Head, Input, Network, NextItem

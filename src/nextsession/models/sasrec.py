@@ -6,7 +6,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from nextsession.neural import Facts, NeuralRecommender, NeuralSettings
+from nextsession.answering import Facts
+from nextsession.neural import NeuralRecommender, NeuralSettings
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.networks import Head, Input, Network, NextItem
 from nextsession.nn.transformer import BlockForm, Transformer
@@ -103,7 +104,7 @@ class SASRec(NeuralRecommender[SASRecSettings]):
             from_end=settings.positions == "from-end",
             scale=settings.scale,
             rate=settings.dropout,
-            features=facts.side_features(settings),
+            features=facts.side_features(settings.dim, settings.feature_dim),
         )
         form = BlockForm(
             heads=settings.heads,

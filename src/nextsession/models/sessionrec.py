@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from nextsession.answering import Facts
 from nextsession.config import Duration, Runtime
 from nextsession.data.log import SessionLog
-from nextsession.errors import DataError
-from nextsession.neural import Facts, NeuralRecommender, NeuralSettings
+from nextsession.neural import NeuralRecommender, NeuralSettings
 from nextsession.nn import session_encoders as within
-from nextsession.nn.batches import Slices, whole_sessions
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.features import SideFeatures
 from nextsession.nn.hstu import HSTUEncoder, HSTUForm
@@ -23,7 +22,8 @@ from nextsession.nn.networks import CausalEncoder, Examples, Head, Input, Networ
 from nextsession.nn.next_session import NextSession, Tokens
 from nextsession.nn.recurrent import GRU
 from nextsession.nn.transformer import BlockForm, Transformer
-from nextsession.scores import Scores
+from nextsession.reading import Keeps, Reading, kept
+from nextsession.slices import Slices
 
 _RANK = SampledSoftmax(negatives=Shown())
 
@@ -218,36 +218,28 @@ class SessionRec(NeuralRecommender[SessionRecSettings]):
 
     def _fit(self, log: SessionLog, runtime: Runtime) -> None:
         self.timed_ = log.timed
-        super()._fit(self._read(log), runtime)
-
-    def _score(self, histories: SessionLog, asked_at: NDArray[np.int64]) -> Scores:
-        if self._network_reads_times and not histories.timed and histories.n_events:
-            raise DataError(
-                "This sessionrec has learnt from times, and these histories hold only the order of their events. "
-                "Give them times, or fit a model with time = 'none' and open = 'never'."
-            )
-        return super()._score(self._read(histories), asked_at)
+        super()._fit(kept(log, self._keeps), runtime)
 
     @property
-    def _network_reads_times(self) -> bool:
-        settings = self.config
-        return self.timed_ and ((settings.across == "hstu" and settings.time == "relative") or settings.open == "gap")
-
-    def _read(self, log: SessionLog) -> SessionLog:
-        """Return the events that are read; every row stays."""
+    def _keeps(self) -> Keeps:
         if not self.config.reads_ignored:
-            return log.positives()
-        if self.config.ignored_only or log.labels.strides == (0,) or not log.n_sessions:
-            return log
-        wanted = np.add.reduceat(log.labels == 1, log.session_offsets[:-1], dtype=np.int64) > 0
-        return log if wanted.all() else log.sessions(wanted, keep_users=True)
+            return "wanted"
+        return "all" if self.config.ignored_only else "wanted-sessions"
+
+    @property
+    def _reading(self) -> Reading:
+        settings = self.config
+        by_time = (settings.across == "hstu" and settings.time == "relative") or settings.open == "gap"
+        return Reading(
+            "whole-sessions",
+            settings.max_length,
+            self._keeps,
+            self.facts_.actions,
+            "fit a model with time = 'none' and open = 'never'" if self.timed_ and by_time else "",
+        )
 
     def _taught(self, log: SessionLog) -> Slices:
-        return self._asked(log)
-
-    def _asked(self, histories: SessionLog) -> Slices:
-        length = self.config.max_length
-        return whole_sessions(histories, wanted=length, events=4 * length)
+        return self._reading.slices(log)
 
     # -- keeping --------------------------------------------------------------------------------
 

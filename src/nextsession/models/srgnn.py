@@ -7,14 +7,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nextsession.neural import Facts, NeuralRecommender, NeuralSettings
-from nextsession.nn.batches import Windows
+from nextsession.answering import Facts
+from nextsession.neural import NeuralRecommender, NeuralSettings
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.features import SideFeatures
 from nextsession.nn.jagged import Batch, Jagged
 from nextsession.nn.networks import Head, LastItem, Network
 from nextsession.nn.ops.dropout import dropout
 from nextsession.nn.session_graph import GatedGraphCell, SessionGraph
+from nextsession.slices import Windows
 
 
 class SRGNNSettings(NeuralSettings):
@@ -150,7 +151,7 @@ class SRGNN(NeuralRecommender[SRGNNSettings]):
             ItemEmbedding(facts.n_items, settings.dim),
             GatedGraphCell(settings.dim),
             GraphReadout(settings.dim, hybrid=settings.hybrid),
-            features=facts.side_features(settings),
+            features=facts.side_features(settings.dim, settings.feature_dim),
             steps=settings.steps,
             count=settings.count_edges,
             rate=settings.dropout,

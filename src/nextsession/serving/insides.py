@@ -131,17 +131,11 @@ def _logistic(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _batch(model: Any, log: SessionLog, asked_at: NDArray[np.int64]) -> tuple[Any, int]:
     """Return what the network reads of a log of one row, and the place of its first event in the log."""
-    from nextsession.nn.batches import Rows, latest
+    from nextsession.nn.batches import Rows
 
-    config = model.config
-    if hasattr(model, "_asked"):
-        asked = model._asked(log)
-    elif config.reads == "session":
-        starts, stops = log.last_sessions
-        asked = latest(np.array([starts[0], stops[0]]), config.max_length)
-    else:
-        asked = latest(log.event_offsets, config.max_length)
-    rows = Rows(log, asked, asked_at, model._actions(log))
+    reading = model._reading
+    asked = reading.slices(log)
+    rows = Rows(log, asked, asked_at, reading.kinds(log))
     return rows.batch(np.zeros(1, np.int64)), int(asked.starts[0])
 
 
@@ -194,7 +188,7 @@ def _tokens(model: Any, log: SessionLog, asked_at: NDArray[np.int64]) -> tuple[T
     import torch
 
     with torch.inference_mode():
-        read = model._read(log) if hasattr(model, "_read") else log
+        read = model._reading.histories(model.name, log)
         batch, _ = _batch(model, read, asked_at)
         events = network.inputs(batch)
         opened = network._are_open(batch)

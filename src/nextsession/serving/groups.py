@@ -3,6 +3,7 @@
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -10,16 +11,18 @@ from typing import Any
 from nextsession.errors import StoreError
 
 _AT_ONCE = 4096
+_LEISURE = 0.2
+"""Seconds that jobs which nobody waits for may lie about, until they are taken without one that somebody waits for."""
 
 
 class Job:
     """Something to be written, and who waits for it."""
 
-    __slots__ = ("after", "future", "weight", "work")
+    __slots__ = ("after", "future", "urgent", "weight", "work")
 
-    def __init__(self, work: Any, weight: int, *, after: bool = False) -> None:
-        """Note what to do, how many events it counts for, and whether something must be done after it."""
-        self.work, self.weight, self.after = work, weight, after
+    def __init__(self, work: Any, weight: int, *, after: bool = False, urgent: bool = True) -> None:
+        """Note what to do, how many events it counts for, whether something must be done after it, and who waits."""
+        self.work, self.weight, self.after, self.urgent = work, weight, after, urgent
         self.future: Future[Any] = Future()
 
 
@@ -59,12 +62,17 @@ class Groups:
         self._queue.put(None)
 
     def taken(self, patience: float | None = None) -> tuple[list[Job], bool]:
-        """Wait for a job, at most `patience` seconds, and take all that wait; say whether more may come."""
-        try:
-            jobs = [self._queue.get(timeout=patience)]
-        except queue.Empty:
-            return [], True
+        """Wait for a job, at most `patience` seconds, and take all that wait; say whether more may come.
+
+        A flush to the disk costs as much as an answer, and every answer leaves a note of what was
+        shown: jobs that are not urgent go with the next that is, in the order in which they came.
+        """
+        jobs: list[Job | None] = []
         with contextlib.suppress(queue.Empty):
+            jobs.append(last := self._queue.get(timeout=patience))
+            until = time.monotonic() + _LEISURE
+            while last is not None and not last.urgent and len(jobs) < _AT_ONCE:
+                jobs.append(last := self._queue.get(timeout=max(0.0, until - time.monotonic())))
             while len(jobs) < _AT_ONCE:
                 jobs.append(self._queue.get_nowait())
         return [job for job in jobs if job is not None], None not in jobs

@@ -101,7 +101,7 @@ class SQLiteStore(Reader, Store):
     def submit_shown(self, shown: Shown) -> None:
         """Add a list that was shown."""
         with contextlib.suppress(StoreError):  # an answer is worth more than the note that it was given
-            self._submit(lambda writing: writing.add_shown(shown), 1)
+            self._groups.put(Job(lambda writing: writing.add_shown(shown), 1, urgent=False))
 
     def merge(self, visitor: str, into: str, now: int) -> int:
         """Make two ids one person."""

@@ -15,7 +15,7 @@ from starlette.routing import Route as Address
 
 from nextsession.serving import openapi
 from nextsession.serving.calls import Route
-from nextsession.serving.edge import ProblemError, endpoint, on_exception, problem
+from nextsession.serving.edge import ProblemError, Straight, endpoint, on_exception, problem
 from nextsession.serving.routes import ROUTES
 from nextsession.serving.server import Server
 
@@ -47,7 +47,8 @@ def application(server: Server, *, page: Path = PAGE) -> Starlette:
             await work
             await asyncio.to_thread(server.engine.store.close)
 
-    routes = [Address(_greedy(route.path), endpoint(server, route), methods=[route.method]) for route in _ordered()]
+    endpoints = [(route, endpoint(server, route)) for route in _ordered()]
+    routes = [Address(_greedy(route.path), answer, methods=[route.method]) for route, answer in endpoints]
     routes.append(Address("/openapi.json", _description, methods=["GET"]))
     routes.append(Address("/{name:path}", _page(page), methods=["GET"]))
     middleware = []
@@ -62,6 +63,8 @@ def application(server: Server, *, page: Path = PAGE) -> Starlette:
                 max_age=3600,
             )
         )
+    straight = {(route.method, route.path): answer for route, answer in endpoints if "{" not in route.path}
+    middleware.append(Middleware(Straight, routes=straight))
     return Starlette(
         routes=routes,
         lifespan=lifespan,

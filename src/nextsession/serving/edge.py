@@ -12,8 +12,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nextsession.errors import ArtifactError, ConfigError, DataError, ModelError, StoreError, UnknownNameError
 from nextsession.serving.calls import Call, ParameterError, Route
@@ -21,11 +22,12 @@ from nextsession.serving.server import Server
 from nextsession.serving.wire import HealthOut, Problem
 
 log = logging.getLogger(__name__)
-Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+Endpoint: TypeAlias = "Callable[[Request], Awaitable[Reply]]"
 
 _encode = msgspec.json.Encoder().encode
-_SAFE = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+_SAFE = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _RETRY = {"retry-after": "1"}
+_NO_QUERY: Mapping[str, str] = {}
 
 
 class ProblemError(Exception):
@@ -37,10 +39,37 @@ class ProblemError(Exception):
         self.status, self.detail, self.headers = status, detail, dict(headers or {})
 
 
-def problem(failed: ProblemError, request: str = "") -> Response:
+class Reply(Response):
+    """A response whose headers are known beforehand, but for their length."""
+
+    def __init__(self, status: int, body: bytes, kind: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Take the body, its kind, and headers besides those that all have."""
+        more = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items()]
+        self.status_code, self.body, self.background = status, body, None
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), (b"content-type", kind), *_SAFE, *more]
+
+
+class Straight:
+    """Takes requests for routes without an id in their path to them at once; the router looks for all others."""
+
+    def __init__(self, app: ASGIApp, routes: Mapping[tuple[Any, str], Endpoint]) -> None:
+        """Take the router, and endpoints by method and path."""
+        self.app, self.routes = app, routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or let the router."""
+        found = self.routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if found is None:
+            await self.app(scope, receive, send)
+        else:
+            reply = await found(Request(scope, receive, send))
+            await reply(scope, receive, send)
+
+
+def problem(failed: ProblemError, request: str = "") -> Reply:
     """Return the one form of error."""
     body = Problem(HTTPStatus(failed.status).phrase, failed.status, failed.detail, request)
-    return Response(_encode(body), failed.status, {**_SAFE, **failed.headers}, media_type="application/problem+json")
+    return Reply(failed.status, _encode(body), b"application/problem+json", failed.headers)
 
 
 def endpoint(server: Server, route: Route) -> Endpoint:
@@ -49,7 +78,9 @@ def endpoint(server: Server, route: Route) -> Endpoint:
     counted: dict[int, str] = {}
     process, numbers = secrets.token_urlsafe(6), count()
 
-    async def answer(request: Request) -> Response:
+    stage = f'seconds{{stage="{route.stage}"}}'
+
+    async def answer(request: Request) -> Reply:
         began = perf_counter()
         name = f"{process}{next(numbers):x}"
         server.in_flight += 1
@@ -69,7 +100,7 @@ def endpoint(server: Server, route: Route) -> Endpoint:
             counted[response.status_code] = series
         server.metrics.count(series)
         if route.stage:
-            server.metrics.observe(f'seconds{{stage="{route.stage}"}}', spent)
+            server.metrics.observe(stage, spent)
         if server.settings.access_log or response.status_code >= 500:
             _note(name, route, response.status_code, spent)
         return response
@@ -77,9 +108,7 @@ def endpoint(server: Server, route: Route) -> Endpoint:
     return answer
 
 
-async def _answer(
-    server: Server, route: Route, decoder: "msgspec.json.Decoder[Any] | None", request: Request
-) -> Response:
+async def _answer(server: Server, route: Route, decoder: "msgspec.json.Decoder[Any] | None", request: Request) -> Reply:
     if route.scope is not None:
         _admit(server, route, request)
     if server.in_flight > server.settings.in_flight:
@@ -87,19 +116,21 @@ async def _answer(
     body = None
     if decoder is not None:
         body = decoder.decode(await read_body(request, server.settings.largest_body, server.settings.slowest_body))
-    found = await route.handle(Call(server, body, request.path_params, request.query_params))
+    query = request.query_params if route.query else _NO_QUERY
+    found = await route.handle(Call(server, body, request.path_params, query))
     if isinstance(found, str):
-        return Response(found, 200, _SAFE, media_type="text/plain; version=0.0.4")
+        return Reply(200, found.encode(), b"text/plain; version=0.0.4; charset=utf-8")
     status = 503 if isinstance(found, HealthOut) and found.status != "ok" else 200
-    return Response(_encode(found), status, _SAFE, media_type="application/json")
+    return Reply(status, _encode(found), b"application/json")
 
 
 def _admit(server: Server, route: Route, request: Request) -> None:
     """See that whoever asks may ask this, and not too often."""
-    headers = request.headers
-    secret = headers.get("x-api-key")
-    if secret is None:
-        kind, _, value = headers.get("authorization", "").partition(" ")
+    headers = dict(reversed(request.scope["headers"]))  # of headers of one name the first counts
+    told = headers.get(b"x-api-key")
+    secret = None if told is None else told.decode("latin-1")
+    if secret is None and b"authorization" in headers:
+        kind, _, value = headers[b"authorization"].decode("latin-1").partition(" ")
         secret = value.strip() if kind.lower() == "bearer" else None
     key = server.keys.who(secret)
     if key is None:
@@ -108,21 +139,24 @@ def _admit(server: Server, route: Route, request: Request) -> None:
     if route.scope not in key.scopes:
         raise ProblemError(403, f"The key {key.name!r} may not do this; it lacks the scope {route.scope!r}.")
     if server.keys.open:
-        _same_origin(server, request)
-    client = request.client.host if request.client is not None else ""
-    wait = server.buckets.take(key.name if not server.keys.open else client, time.monotonic(), key.rate)
+        _same_origin(server, headers)
+    client = request.scope.get("client")
+    address = "" if client is None else client[0]
+    wait = server.buckets.take(key.name if not server.keys.open else address, time.monotonic(), key.rate)
     if wait:
         raise ProblemError(429, "Too many requests; come again later.", {"retry-after": str(max(1, round(wait)))})
 
 
-def _same_origin(server: Server, request: Request) -> None:
+def _same_origin(server: Server, headers: Mapping[bytes, bytes]) -> None:
     """Where no key is needed, pages of others must not ask in the name of whoever looks at them."""
-    host = request.headers.get("host", "")
+    host = headers.get(b"host", b"").decode("latin-1")
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
     if server.settings.hosts is not None and name not in server.settings.hosts:
         raise ProblemError(403, f"This server is not called {name[:100]!r}; name it with --host-name, or give it keys.")
-    origin = request.headers.get("origin")
-    if origin is None or origin in server.settings.origins or origin.partition("://")[2] == host:
+    if b"origin" not in headers:
+        return
+    origin = headers[b"origin"].decode("latin-1")
+    if origin in server.settings.origins or origin.partition("://")[2] == host:
         return
     raise ProblemError(403, "Pages of this origin may not ask; name it with --origin.")
 
@@ -136,18 +170,20 @@ async def read_body(request: Request, largest: int, slowest: float) -> bytes:
     told = request.headers.get("content-length", "0")
     if told.isdigit() and int(told) > largest:
         raise ProblemError(413, f"A body may have {largest} bytes, got {told}.")
-    parts, size = [], 0
+    parts, size, more = [], 0, True
     try:
         async with asyncio.timeout(slowest):
-            async for part in request.stream():
-                size += len(part)
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ProblemError(400, "The body ended early.")
+                part = message.get("body", b"")
+                more, size = message.get("more_body", False), size + len(part)
                 if size > largest:
                     raise ProblemError(413, f"A body may have {largest} bytes; this one has more.")
                 parts.append(part)
     except TimeoutError:
         raise ProblemError(408, f"The body did not arrive within {slowest:g} s; send it again.") from None
-    except ClientDisconnect:
-        raise ProblemError(400, "The body ended early.") from None
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -172,7 +208,7 @@ def failure(error: Exception) -> ProblemError:
     return ProblemError(500, "Something failed on our side; it has been noted under the id of this request.")
 
 
-async def on_exception(request: Request, error: Exception) -> Response:
+async def on_exception(request: Request, error: Exception) -> Reply:
     """Answer what no route takes."""
     if isinstance(error, HTTPException) and error.status_code == 404:
         return problem(ProblemError(404, "There is no such route; /openapi.json lists them."))

@@ -3,11 +3,13 @@
 import sqlite3
 import stat
 import threading
+import time
 
 import pytest
 
 from nextsession.errors import StoreError
 from nextsession.serving.events import DAY, Event, Rules, Shown
+from nextsession.serving.groups import Groups, Job
 from nextsession.serving.sqlite import SQLiteStore
 
 NOW = 1_700_000_000_000
@@ -191,3 +193,22 @@ def test_people_are_swept_some_at_a_time(path, monkeypatch):
     store.sweep(NOW + 6, retention=0)
     assert len(list(store.events())) == 20, "all are as new as the newest"
     store.close()
+
+
+def test_what_nobody_waits_for_goes_with_what_somebody_does():
+    groups = Groups("a place", most=10)
+    taken: list[tuple[list[Job], bool]] = []
+    note = Job(None, 1, urgent=False)
+    groups.put(note)
+    thread = threading.Thread(target=lambda: taken.append(groups.taken()))
+    thread.start()
+    time.sleep(0.02)
+    event = Job(None, 1)
+    groups.put(event)
+    thread.join()
+    assert taken == [([note, event], True)]
+    groups.put(note)
+    assert groups.taken() == ([note], True)  # without one, too, after a while
+    groups.put(note)
+    groups.close()
+    assert groups.taken() == ([note], False)

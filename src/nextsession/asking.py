@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from nextsession.config import Duration, Settings, duration_text, milliseconds
@@ -47,12 +47,23 @@ class MomentSettings(Settings):
     """Numbers that become of what is known of an item; a query says how much it makes of each."""
     hidden: int = Field(default=32, ge=1)
     """Width of the small networks that make them."""
+    audience: int = Field(default=0, ge=0)
+    """Numbers that say what those had wanted before who wanted an item in the last hours.  By them a person meets a
+    new item before it has a vector of its own: 32 where items come and go, as on news; 0: it is not looked at."""
     cold: float = Field(default=0.0, ge=0, lt=1)
     """Share of the items that a step of training meets as if they were new, drawn anew each time.  Training sees all
     that ever became of an item and trusts its vector too much: where new items are to be listed, as on news, .5."""
     resolution: Duration = Field(default=60_000, ge=1)
     """In training, what is known is that of the last full minute (or so) before the question; in answers, that of
-    its instant."""
+    its instant, or of the newest event that is known if that is no more than this before it."""
+
+    @model_validator(mode="after")
+    def _counted(self) -> "MomentSettings":
+        if self.audience and not self.windows:
+            raise ValueError(
+                "moment.audience looks at the last hours, and moment.windows = [] says that none are known"
+            )
+        return self
 
     def changed(self) -> dict[str, Any]:
         """Return the settings that are not the defaults, durations as people write them."""
@@ -138,7 +149,7 @@ class AskedRows:
             self.history,
             windows,
             repeat=settings.repeats,
-            resolution=settings.resolution,
+            counted_at=cases.asked_at // settings.resolution * settings.resolution,
         )
         counts, others = np.diff(cases.target_offsets), np.diff(cases.ignored_offsets)
         every = np.arange(len(histories))
@@ -156,13 +167,14 @@ class AskedRows:
         )
 
 
-def history_of(name: str, log: SessionLog, settings: MomentSettings) -> History | None:
+def history_of(name: str, log: SessionLog, settings: MomentSettings, seed: int) -> History | None:
     """Return everybody's events, if they are to be looked up.
 
     Args:
         name: Of the model, for messages.
         log: What is learnt from.
         settings: Which windows are looked at.
+        seed: Of what is drawn.
 
     Raises:
         ConfigError: The log has no times.
@@ -174,7 +186,7 @@ def history_of(name: str, log: SessionLog, settings: MomentSettings) -> History 
             f"{name}: moment.windows count events before the instant of a question, and this log holds only the order "
             "of its events. Name the column of the time, or set moment.windows = []."
         )
-    return History.of(log)
+    return History.of(log, audience=settings.audience, seed=seed)
 
 
 def answers(
@@ -209,7 +221,8 @@ def answers(
     for first in range(0, len(histories), step):
         stop = min(first + step, len(histories))
         some, at = histories.rows(first, stop), asked_at[first:stop]
-        then = known(some, at, history, windows, repeat=settings.repeats)
+        counted_at = None if history is None else history.counted_at(at, settings.resolution)
+        then = known(some, at, history, windows, repeat=settings.repeats, counted_at=counted_at)
         scores[first:stop] = answered(network, queries[first:stop], then, never)
     return scores
 

@@ -167,7 +167,9 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         counts = np.bincount(log.items[log.labels == 1], minlength=log.n_items).astype(np.float32)
         self.facts_ = Facts(log.n_items, log.action_names if self.reads_actions else (), self._features(log))
         self.popularity_ = np.log1p(counts)
-        self.history_ = None if self.config.moment is None else history_of(self.name, log, self.config.moment)
+        self.history_ = (
+            None if self.config.moment is None else history_of(self.name, log, self.config.moment, runtime.seed)
+        )
         rows = self._rows(log) if self.config.moment is None else self._questions(log, self.config.moment, runtime)
         with enough_memory(self.name, self.config):
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -204,7 +206,13 @@ class NeuralRecommender(Recommender[N], Generic[N]):
             return network
         n_features = 0 if self.history_ is None else self.history_.n_features(len(moment.windows))
         return MomentNetwork(
-            network, n_features, repeat=moment.repeats, width=moment.width, hidden=moment.hidden, cold=moment.cold
+            network,
+            n_features,
+            repeat=moment.repeats,
+            width=moment.width,
+            hidden=moment.hidden,
+            audience=bool(moment.audience),
+            cold=moment.cold,
         )
 
     def _questions(self, log: SessionLog, moment: MomentSettings, runtime: Runtime) -> AskedRows:

@@ -125,26 +125,36 @@ def test_what_is_known_when_questions_are_asked(log: SessionLog, data: st.DataOb
     assert len(nothing.rows) == 0
 
 
-@given(log=logs(vocabulary=NAMES), instant=INSTANTS, resolution=st.integers(1, 3 * HOUR))
-def test_rounding_only_ever_looks_further_back(log: SessionLog, instant: int, resolution: int) -> None:
-    """What is known is that of one instant at or before the question, less than `resolution` earlier."""
-    history, one = History.of(log), SessionLog.from_lists([[]], vocabulary=NAMES)
-    found = known(one, np.array([instant]), history, WINDOWS, repeat=False, resolution=resolution)
-    earlier = max(x for x in range(instant - instant % resolution, instant + 1, resolution))
-    assert instant - resolution < earlier <= instant
-    assert found.items is not None
-    np.testing.assert_array_equal(found.items[0].numpy(), history.features(earlier, WINDOWS))
-    marker = SessionLog.from_lists([[[0, 1]]], vocabulary=NAMES, times=[[[instant, instant]]])
-    again = known(one, np.array([instant]), history.joined(marker), WINDOWS, repeat=False, resolution=resolution)
-    assert again.items is not None
-    assert torch.equal(again.items, found.items)
+@given(log=logs(vocabulary=NAMES), instant=INSTANTS, behind=st.integers(0, 3 * HOUR))
+def test_a_question_between_two_pieces_of_news_is_told_what_the_newest_knew(
+    log: SessionLog, instant: int, behind: int
+) -> None:
+    """Its windows end where knowledge ends, if that is not long ago; they never end after the question."""
+    history = History.of(log)
+    at = int(history.counted_at(np.array([instant]), behind)[0])
+    if log.n_events == 0:
+        assert at == instant
+        return
+    if history.shown is None:
+        log = log.positives()
+    newest = int(log.times.max())
+    if newest < instant <= newest + 1 + behind:
+        assert at == newest + 1
+        assert (History.of(log).features(at, WINDOWS) != history.features(newest, WINDOWS)).any()
+    else:
+        assert at == instant
 
 
-def test_questions_of_one_while_share_what_is_known() -> None:
+def test_questions_counted_at_one_instant_share_what_is_known() -> None:
     log = SessionLog.from_lists([[[0, 1, 2]]] * 5, vocabulary=NAMES)
     at = 60 * 10**10 + np.array([0, 59_999, 60_000, 60_001, 180_000])
-    found = known(log, at, History.of(log), WINDOWS, repeat=False, resolution=MINUTE)
+    counted_at = at // MINUTE * MINUTE
+    history = History.of(log)
+    found = known(log, at, history, WINDOWS, repeat=False, counted_at=counted_at)
     assert found.runs == [(0, 2), (2, 4), (4, 5)]
+    assert found.items is not None
+    for g, (first, _) in enumerate(found.runs):
+        np.testing.assert_array_equal(found.items[g].numpy(), history.features(int(counted_at[first]), WINDOWS))
 
 
 # -- the network --------------------------------------------------------------------------------

@@ -1,14 +1,15 @@
 """Moments: what is known at the instant of a question beside what the vectors say.
 
 ```
-score(item) = h . e[item] + b[item] + w(h) . drift(item, instant)
+score(item) = h . e[item] + b[item] + w(h) . drift(item, instant) + l(h) person . audience(item, instant)
             + (a[item] + r(h) . repeat(item, history) for items of the history)
 ```
 
 `drift` is a small network over how often the item was wanted (and shown) in several windows before the
 instant and how old it is; `repeat` one over how often and how long ago the person had it, and `a` says what is
 had again at all.  Both give several numbers, and the query says how much it makes of each: how far a person follows
-the news of the hour, or buys the same again, is learnt.
+the news of the hour, or buys the same again, is learnt.  `person` and `audience` say what this person, and those
+who wanted the item of late, had wanted before (`nextsession.audiences`).
 
 Training puts questions as an evaluation does, those of one short while at once, so that what is
 known of the items then is worked out once for all of them; and the softmax is over all items.
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nextsession.audiences import Audience
 from nextsession.data.log import SessionLog
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.jagged import Batch
@@ -35,6 +37,8 @@ from nextsession.nn.ops.repeats import N_FEATURES, repeats
 from nextsession.tallies import Tally
 
 _HOUR = 3_600_000.0
+_LIKENESS = 8.0
+"""What the likeness of a person and an audience, a few tenths at most, counts for at first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +48,16 @@ class History:
     wanted: Tally
     shown: Tally | None
     """What was shown, wanted or not; None: nothing is known of it."""
+    audience: Audience | None = None
+    """Who wanted what, if that is to be known."""
 
     @classmethod
-    def of(cls, log: SessionLog) -> "History":
-        """Keep the events of a log."""
+    def of(cls, log: SessionLog, *, audience: int = 0, seed: int = 0) -> "History":
+        """Keep the events of a log, and if asked for who they were of, in so many numbers."""
         liked = log.labels == 1
         wanted = Tally.of(log.times[liked], log.items[liked], log.n_items)
-        return cls(wanted, None if bool(np.all(liked)) else Tally.of(log.times, log.items, log.n_items))
+        shown = None if bool(np.all(liked)) else Tally.of(log.times, log.items, log.n_items)
+        return cls(wanted, shown, Audience.of(log, audience, seed) if audience else None)
 
     def joined(self, log: SessionLog) -> "History":
         """Return these events and those of a log whose vocabulary extends theirs."""
@@ -58,25 +65,38 @@ class History:
         return History(
             self.wanted.joined(log.times[liked], log.items[liked], log.n_items),
             None if self.shown is None else self.shown.joined(log.times, log.items, log.n_items),
+            None if self.audience is None else self.audience.joined(log),
         )
 
-    def arrays(self) -> dict[str, NDArray[np.int64] | NDArray[np.int32]]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the events as arrays by name."""
-        found: dict[str, NDArray[np.int64] | NDArray[np.int32]] = {
+        found: dict[str, NDArray[Any]] = {
             "history/times": self.wanted.times,
             "history/items": self.wanted.items,
         }
         if self.shown is not None:
             found |= {"history/shown_times": self.shown.times, "history/shown_items": self.shown.items}
-        return found
+        return found if self.audience is None else found | self.audience.arrays()
 
     @classmethod
     def restored(cls, arrays: Mapping[str, NDArray[Any]], n_items: int) -> "History":
         """Take back what `arrays` gave."""
-        wanted = Tally(arrays["history/times"], arrays["history/items"], n_items)
-        if "history/shown_times" not in arrays:
-            return cls(wanted, None)
-        return cls(wanted, Tally(arrays["history/shown_times"], arrays["history/shown_items"], n_items))
+        wanted, shown = Tally(arrays["history/times"], arrays["history/items"], n_items), None
+        if "history/shown_times" in arrays:
+            shown = Tally(arrays["history/shown_times"], arrays["history/shown_items"], n_items)
+        return cls(wanted, shown, Audience.restored(arrays))
+
+    def counted_at(self, asked_at: NDArray[np.int64], behind: int) -> NDArray[np.int64]:
+        """Return up to which instants events are counted for questions: their own, but for what is not known yet.
+
+        Where news come in steps, questions between two of them would find the last minutes empty.  So one that is asked
+        at most `behind` (ms) after the newest event is told what was known at that event.
+        """
+        tally = self.wanted if self.shown is None else self.shown
+        if not len(tally.times):
+            return asked_at
+        after = asked_at - (int(tally.times[-1]) + 1)
+        return np.where((after > 0) & (after <= behind), asked_at - after, asked_at)
 
     def n_features(self, windows: int) -> int:
         """Return how many numbers there are of each item."""
@@ -111,6 +131,8 @@ class Known:
     rows: Tensor  # (K,) questions, never falling
     had: Tensor  # (K,) items of their histories, no pair twice
     features: Tensor  # (K, R) what is known of those
+    persons: Tensor | None = None  # (B, A) what those who ask had wanted before
+    audiences: Tensor | None = None  # (G, V, A) and those who had wanted the items of late
 
     def moment_of(self, rows: Tensor) -> Tensor:
         """Return the moment of each of these questions."""
@@ -119,8 +141,12 @@ class Known:
 
     def to(self, device: torch.device) -> "Known":
         """Return the same on another device."""
-        items = None if self.items is None else self.items.to(device, non_blocking=True)
-        return Known(self.runs, items, *(x.to(device, non_blocking=True) for x in (self.rows, self.had, self.features)))
+
+        def moved(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.to(device, non_blocking=True)
+
+        rows, had, features = (x.to(device, non_blocking=True) for x in (self.rows, self.had, self.features))
+        return Known(self.runs, moved(self.items), rows, had, features, moved(self.persons), moved(self.audiences))
 
 
 def known(
@@ -130,7 +156,7 @@ def known(
     windows: NDArray[np.int64],
     *,
     repeat: bool,
-    resolution: int = 1,
+    counted_at: NDArray[np.int64] | None = None,
 ) -> Known:
     """Look up what was known when these questions were asked.
 
@@ -140,26 +166,30 @@ def known(
         history: Of everybody; None: nothing is known of it.
         windows: `(W,)` ms.
         repeat: Is it looked up what each had before?
-        resolution: Milliseconds to which instants are rounded down before everybody's events are counted, so that
-            questions of the same while share the counts.
+        counted_at: `(B,)` ms, never falling where `asked_at` does not: up to where everybody's events are counted;
+            questions with the same share the counts.  The instants of the questions if not given.
     """
     runs: Runs = [(0, len(asked_at))]
-    items = None
+    items = persons = audiences = None
     if history is not None:
-        at = asked_at // resolution * resolution
+        at = asked_at if counted_at is None else counted_at
         edges = [0, *(np.flatnonzero(np.diff(at)) + 1).tolist(), len(at)]
         runs = [(a, z) for a, z in pairwise(edges) if z > a]
         features = [history.features(int(at[a]), windows) for a, _ in runs]
         items = torch.from_numpy(np.stack(features)) if features else None
+        if history.audience is not None and features:
+            audiences = torch.from_numpy(np.stack([history.audience.at(int(at[a])) for a, _ in runs]))
+            persons = torch.from_numpy(history.audience.persons(histories))
     if not repeat:
         nothing = torch.zeros(0, dtype=torch.int64)
-        return Known(runs, items, nothing, nothing, torch.zeros(0, N_FEATURES))
+        return Known(runs, items, nothing, nothing, torch.zeros(0, N_FEATURES), persons, audiences)
     labels = np.ascontiguousarray(histories.labels)
     found = repeats(
         histories.items, labels, histories.times, histories.session_offsets, histories.user_offsets,
         asked_at, histories.n_items,
     )  # fmt: skip
-    return Known(runs, items, *(torch.from_numpy(x) for x in found))
+    rows, had, numbers = (torch.from_numpy(x) for x in found)
+    return Known(runs, items, rows, had, numbers, persons, audiences)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,11 +235,20 @@ class MomentNetwork(Network):
         repeat: Is it known what each person had before?
         width: Numbers that become of them, each with a weight that depends on the query.
         hidden: Width between.
+        audience: Is it known who wanted what of late?
         cold: Share of the items that a step of training meets as if they were new.
     """
 
     def __init__(
-        self, network: Network, n_features: int, *, repeat: bool, width: int, hidden: int, cold: float = 0.0
+        self,
+        network: Network,
+        n_features: int,
+        *,
+        repeat: bool,
+        width: int,
+        hidden: int,
+        audience: bool = False,
+        cold: float = 0.0,
     ) -> None:
         """Draw the maps; what a query makes of the numbers is at first the same for all."""
         super().__init__()
@@ -223,6 +262,7 @@ class MomentNetwork(Network):
         self.again = nn.Parameter(torch.zeros(n_items)) if repeat else None
         self.of_drift = _weights(dim, width) if n_features else None
         self.of_repeat = _weights(dim, width) if repeat else None
+        self.of_audience = _weights(dim, 1) if audience else None
 
     @property
     def head(self) -> Head:  # type: ignore[override]
@@ -253,7 +293,11 @@ class MomentNetwork(Network):
         """Return what queries make of what is known of items, `(M, E)`, and that at each moment, `(G, V, E)`."""
         if self.drift is None or self.of_drift is None or found.items is None:
             return None, None
-        return self.of_drift(queries), self.drift(found.items)
+        left, right = self.of_drift(queries), self.drift(found.items)
+        if self.of_audience is None or found.persons is None or found.audiences is None:
+            return left, right
+        like = _LIKENESS * self.of_audience(queries) * found.persons
+        return torch.cat([left, like], dim=1), torch.cat([right, found.audiences], dim=2)
 
     def met(self) -> tuple[Tensor, Tensor]:
         """Return vectors and biases of the items as a step of training meets them: of some, those that new ones get."""

@@ -19,7 +19,8 @@ from nextsession.config import Duration, Settings, duration_text, milliseconds
 from nextsession.data.log import SessionLog
 from nextsession.errors import ConfigError
 from nextsession.nn.batches import Rows, cuts
-from nextsession.nn.moments import AskedBatch, History, MomentNetwork, answered, known
+from nextsession.nn.known import History, known
+from nextsession.nn.moments import AskedBatch, MomentNetwork, answered
 from nextsession.slices import Slices
 from nextsession.tasks import Plan, item_questions, session_questions, time_order, wanted_events
 

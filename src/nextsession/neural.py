@@ -23,8 +23,9 @@ from nextsession.errors import ConfigError, DataError, suggestion
 from nextsession.evaluation import EvaluationSettings, evaluate
 from nextsession.nn.augmentation import Variation, in_turn
 from nextsession.nn.batches import Augmentation, Rows
+from nextsession.nn.known import History
 from nextsession.nn.losses import FullSoftmax, Loss, Sum
-from nextsession.nn.moments import History, MomentExamples, MomentNetwork, grown, moment_loss
+from nextsession.nn.moments import MomentExamples, MomentNetwork, grown, moment_loss
 from nextsession.nn.negatives import ItemStatistics
 from nextsession.nn.networks import Examples, Network
 from nextsession.reading import Reading

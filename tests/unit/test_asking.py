@@ -17,7 +17,7 @@ from nextsession.data.log import SessionLog
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.distributed import Processes
 from nextsession.models.sessionrec import SessionRec
-from nextsession.nn.moments import History
+from nextsession.nn.known import History
 from nextsession.slices import Slices, latest
 from nextsession.testing.strategies import MINUTE, logs
 from nextsession.testing.subjects import training_log

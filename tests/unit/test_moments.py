@@ -16,13 +16,12 @@ from nextsession.errors import ConfigError
 from nextsession.models.sessionrec import SessionRec
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.jagged import Batch
+from nextsession.nn.known import History, known
 from nextsession.nn.moments import (
     AskedBatch,
-    History,
     MomentNetwork,
     answered,
     grown,
-    known,
     moment_loss,
     rank_loss,
 )

@@ -17,13 +17,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ArtifactError
 from nextsession.files import manifest_of, sha256, verify, whole_directory
 
 FORMAT = 1
+_DTYPES = {
+    "BOOL": np.bool_, "I8": np.int8, "U8": np.uint8, "I16": np.int16, "U16": np.uint16, "I32": np.int32,
+    "U32": np.uint32, "I64": np.int64, "U64": np.uint64, "F16": np.float16, "F32": np.float32, "F64": np.float64,
+}  # fmt: skip
 
 
 def write_model(path: Path, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], items: Vocabulary) -> None:
@@ -55,4 +59,23 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]], Voc
     if not isinstance(manifest.get("files"), dict):
         raise ArtifactError(f"{path / 'manifest.json'} is damaged: it names no files.")
     verify(path, {name: manifest["files"].get(name, "") for name in ("arrays.safetensors", "vocabulary.arrow")})
-    return manifest, load_file(path / "arrays.safetensors"), Vocabulary.load(path / "vocabulary.arrow")
+    return manifest, mapped(path / "arrays.safetensors"), Vocabulary.load(path / "vocabulary.arrow")
+
+
+def mapped(file: Path) -> dict[str, NDArray[Any]]:
+    """Map the arrays of a file that `save_file` wrote: processes share them until one changes its own.
+
+    So a large model is there at once, and takes its memory once for all workers of a server.
+    """
+    with file.open("rb") as handle:
+        begin = 8 + int.from_bytes(handle.read(8), "little")
+        header = json.loads(handle.read(begin - 8))
+    content = np.asarray(np.memmap(file, np.uint8, mode="c"))
+    found = {}
+    for name, facts in header.items():
+        if name == "__metadata__":
+            continue
+        start, stop = facts["data_offsets"]
+        array = content[begin + start : begin + stop].view(_DTYPES[facts["dtype"]]).reshape(facts["shape"])
+        found[name] = array if array.flags.aligned else array.copy()
+    return found

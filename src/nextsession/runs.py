@@ -17,21 +17,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nextsession.artifacts import read_manifest
 from nextsession.data.log import SessionLog
 from nextsession.data.storage import write_item_table
-from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ArtifactError, ConfigError
 from nextsession.experiment import Experiment
 from nextsession.files import whole_directory
 from nextsession.golden import write_golden
+from nextsession.popularity import write_popularity
 from nextsession.recommender import Recommender
 from nextsession.splits import Split
 
-POPULARITY = "popularity.npy"
 _EXPERIMENT = "experiment.toml"
 
 
@@ -76,37 +72,8 @@ def save_run(
         if log.item_table is not None:
             items = log.item_table.take(log.vocabulary.encode(model.vocabulary_.ids))
             write_item_table(scratch / "item_table.arrow", items)
-        np.save(scratch / POPULARITY, popularity_of(log, model.vocabulary_))
+        write_popularity(scratch, log, model.vocabulary_)
         (scratch / _EXPERIMENT).write_text(experiment.toml(), encoding="utf-8")
-
-
-def popularity_of(log: SessionLog, vocabulary: Vocabulary) -> NDArray[np.int64]:
-    """Return the number of wanted events of each item of a vocabulary, `(V,)`.
-
-    >>> log = SessionLog.from_lists([[["tea", "milk", "tea"]]])
-    >>> popularity_of(log, Vocabulary(["cake", "milk", "tea"])).tolist()
-    [0, 1, 2]
-    """
-    codes = vocabulary.translate(log.vocabulary)[log.items[log.labels == 1]]
-    return np.bincount(codes[codes >= 0], minlength=len(vocabulary))
-
-
-def read_popularity(place: Path, items: int) -> NDArray[np.int64] | None:
-    """Return what `save_run` noted of how often each item was wanted, `(V,)`; None where it noted nothing.
-
-    Raises:
-        ArtifactError: The file is damaged, or of another number of items.
-    """
-    file = place / POPULARITY
-    if not file.is_file():
-        return None
-    try:
-        found: NDArray[np.int64] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{file} is damaged: {error}.") from None
-    if found.shape != (items,) or found.dtype != np.int64:
-        raise ArtifactError(f"{file} is damaged: it is not of the {items} items of the model.")
-    return found
 
 
 def stored_experiment(place: Path, instead: Path | None = None, overrides: Iterable[str] = ()) -> Experiment:

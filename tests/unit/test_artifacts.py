@@ -169,3 +169,21 @@ def test_a_process_killed_while_saving_leaves_the_old_model(saved):
     done = subprocess.run([sys.executable, "-c", code, str(saved)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert load(saved).counts_.max() > 0
+
+
+def test_what_is_loaded_may_be_changed_and_the_file_stays(tmp_path):
+    arrays = {
+        "words": np.arange(5, dtype=np.float32),
+        "odd": np.array([True, False, True]),
+        "none": np.zeros((0, 4), np.int64),
+        "one": np.array(7, np.int16),
+    }
+    write_model(tmp_path / "m", {"model": "x"}, arrays, Vocabulary([1, 2]))
+    _, loaded, _ = read_model(tmp_path / "m")
+    for name, array in arrays.items():
+        assert loaded[name].dtype == array.dtype
+        assert loaded[name].flags.aligned
+        np.testing.assert_array_equal(loaded[name], array)
+    loaded["words"][:] = 9
+    _, again, _ = read_model(tmp_path / "m")
+    np.testing.assert_array_equal(again["words"], arrays["words"])

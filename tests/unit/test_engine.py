@@ -7,8 +7,8 @@ from nextsession import SessionLog, create
 from nextsession.data.items import ItemFeature, ItemTable
 from nextsession.errors import ArtifactError, ConfigError, DataError, StoreError, UnknownNameError
 from nextsession.golden import write_golden
+from nextsession.popularity import write_popularity
 from nextsession.recommender import Recommender
-from nextsession.runs import POPULARITY, popularity_of
 from nextsession.serving.arms import Arms
 from nextsession.serving.engine import Engine
 from nextsession.serving.events import Event, Rules
@@ -414,12 +414,12 @@ def test_what_was_wanted_lies_beside_the_model(tmp_path):
     log = SessionLog.from_lists([[["tea", "milk", "tea", "unheard of"]]])
     place = saved(tmp_path / "m", "vsknn")
     assert serve(place, gap=GAP).usual == ()
-    np.save(place / POPULARITY, popularity_of(log, LOG.vocabulary))
+    write_popularity(place, log, LOG.vocabulary)
     assert serve(place, gap=GAP).usual == ("tea", "milk")
-    np.save(place / POPULARITY, np.zeros(3, np.int64))
+    np.save(place / "popularity.npy", np.zeros(3, np.int64))
     with pytest.raises(ArtifactError, match=r"popularity\.npy is damaged: it is not of the 5 items"):
         serve(place, gap=GAP)
-    (place / POPULARITY).write_bytes(b"nothing")
+    (place / "popularity.npy").write_bytes(b"nothing")
     with pytest.raises(ArtifactError, match=r"popularity\.npy is damaged"):
         serve(place, gap=GAP)
 

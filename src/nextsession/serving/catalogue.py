@@ -7,11 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextsession.data.items import ItemTable
-from nextsession.data.vocabulary import Vocabulary
+from nextsession.data.vocabulary import NO_ITEM, Vocabulary
 from nextsession.errors import DataError, suggestion
 from nextsession.scores import tie_keys
 
 _SEEN = 100_000
+_FEW = 64
+"""Ids up to which looking them up one by one is faster than all together."""
 _MASK_BYTES = 64_000_000
 """Most memory for masks that are kept for the next request with the same filter."""
 
@@ -58,17 +60,23 @@ class Catalogue:
         except KeyError:
             pass
         new = list(dict.fromkeys(text for text in texts if text not in seen))
-        if self._numbers:
-            values = [_number(text) for text in new]
-            codes = self.vocabulary.encode(np.array([v or 0 for v in values], np.int64)).tolist()
-            codes = [-1 if value is None else code for value, code in zip(values, codes, strict=True)]
-        else:
-            codes = self.vocabulary.encode(new).tolist()
+        codes = [self._number(text) for text in new] if len(new) <= _FEW else self._numbers_of_many(new)
         found = {**{text: seen[text] for text in texts if text in seen}, **dict(zip(new, codes, strict=True))}
         if len(seen) + len(new) > _SEEN:
             self._seen = {}
         self._seen.update(zip(new, codes, strict=True))
         return [found[text] for text in texts]
+
+    def _number(self, text: str) -> int:
+        value = _number(text) if self._numbers else text
+        return NO_ITEM if value is None else self.vocabulary.find(value)
+
+    def _numbers_of_many(self, texts: Sequence[str]) -> list[int]:
+        if not self._numbers:
+            return list(self.vocabulary.encode(texts).tolist())
+        values = [_number(text) for text in texts]
+        codes = self.vocabulary.encode(np.array([v or 0 for v in values], np.int64)).tolist()
+        return [NO_ITEM if value is None else code for value, code in zip(values, codes, strict=True)]
 
     def texts(self, codes: NDArray[np.int32]) -> list[str]:
         """Return the id of each code, as text."""

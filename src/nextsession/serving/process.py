@@ -1,6 +1,7 @@
 """Processes: one server, or several that share a socket and a store; the only place that reads the clock."""
 
 import contextlib
+import gc
 import logging
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ from nextsession.config import milliseconds
 from nextsession.data.items import ItemTable
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ConfigError
+from nextsession.scores import tie_keys
 from nextsession.serving.app import application
 from nextsession.serving.arms import Arms, Role
 from nextsession.serving.engine import Engine
@@ -97,6 +99,7 @@ def build(settings: ServeSettings, *, clock: Callable[[], int]) -> Server:
     check(settings)
     rules = Rules(ttl=settings.ttl, keep=settings.keep)
     store = open_store(settings.state, rules, patience=settings.server.patience, alone=settings.workers == 1)
+    threading.Thread(target=tie_keys, args=(1,), daemon=True).start()  # compiled code gets ready while files are hashed
     try:
         tables = Titles(settings.items)
 
@@ -206,6 +209,8 @@ def _serve(settings: ServeSettings, listening: socket.socket) -> None:
     sys.setswitchinterval(0.0005)  # the thread that writes must not wait 5 ms for the one that answers
     hosts = (*LOOPBACK, "[::1]") if settings.host in LOOPBACK else None
     server = build(msgspec.structs.replace(settings, server=_with_hosts(settings.server, hosts)), clock=_clock)
+    gc.collect()
+    gc.freeze()  # what has been loaded stays: no request need wait until it has been looked through
     config = uvicorn.Config(
         application(server),
         log_config=None,

@@ -1,7 +1,8 @@
 """What many want at the moment: a count of events that fades, for lists that no model can fill."""
 
-import heapq
 import math
+
+import numpy as np
 
 from nextsession.serving.events import DAY, SHOWN, Stored
 from nextsession.serving.store import Store
@@ -51,7 +52,15 @@ class Recent:
 
     def rank(self) -> None:
         """Put the items in order; ties by id."""
-        if len(self._counts) > _MOST:
-            self._counts = dict(heapq.nlargest(_MOST // 2, self._counts.items(), key=lambda pair: pair[1]))
-        best = heapq.nsmallest(_LISTED, self._counts.items(), key=lambda pair: (-pair[1], pair[0]))
-        self.items = [item for item, _ in best]
+        counts = np.fromiter(self._counts.values(), np.float64, len(self._counts))
+        if len(counts) > _MOST:
+            least = np.partition(counts, -_MOST // 2)[-_MOST // 2]
+            self._counts = {item: count for item, count in self._counts.items() if count >= least}
+            counts = counts[counts >= least]
+        if len(counts) > _LISTED:
+            worthy = np.flatnonzero(counts >= np.partition(counts, -_LISTED)[-_LISTED]).tolist()
+            names = list(self._counts)
+            pairs = [(-self._counts[names[place]], names[place]) for place in worthy]
+        else:
+            pairs = [(-count, item) for item, count in self._counts.items()]
+        self.items = [item for _, item in sorted(pairs)[:_LISTED]]

@@ -18,9 +18,9 @@ from nextsession.errors import ArtifactError
 from nextsession.golden import check_golden
 from nextsession.index.contract import ItemIndex
 from nextsession.index.kept import load_index, vectors_of
+from nextsession.popularity import read_popularity
 from nextsession.recommender import Recommender
 from nextsession.registry import load
-from nextsession.runs import read_popularity
 from nextsession.scores import DotScores, Limits, Targets, TopK, tie_keys
 from nextsession.serving.catalogue import Catalogue
 from nextsession.serving.events import Kept
@@ -199,15 +199,13 @@ def _warmed(model: Recommender[Any]) -> TopK:
         raise ArtifactError(f"{model.name} knows no item at all; fit it on a log with events.")
     some = ids[np.linspace(0, len(ids) - 1, min(len(ids), 50)).astype(np.int64)].tolist()
     histories = SessionLog.from_lists([[], [some[:1]], [some[-1:]], [some, some[:2]]], vocabulary=model.vocabulary_)
-    listed = 0
+    found = model.recommend(histories, min(_USUAL, len(ids)), exclude="session")
     for _ in range(_WARM):
-        found = model.recommend(histories, 20, exclude="session")
         model.recommend(histories.take([3]), 20)
-        listed = int((found.items >= 0).sum())
+    listed = int((found.items >= 0).sum())
     for name in ids[:: max(1, len(ids) // 1000)].tolist() if not listed else ():
         listed += len(next(iter(model.recommend(SessionLog.from_lists([[[name]]], vocabulary=model.vocabulary_), 1))))
     if not listed:
         raise ArtifactError(f"{model.name} has nothing to say, whatever it is asked; fit it again.")
-    usual = model.recommend(histories.take([0]), min(_USUAL, len(ids)))
-    there = usual.items[0] >= 0
-    return TopK(usual.items[:, there], usual.scores[:, there])
+    there = found.items[0] >= 0
+    return TopK(found.items[:1, there], found.scores[:1, there])

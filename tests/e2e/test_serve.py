@@ -241,7 +241,7 @@ def test_a_dry_run_loads_the_models_and_touches_nothing(models, tmp_path):
     assert not (tmp_path / "state").exists()
 
 
-def test_a_fallback_is_an_arm_that_answers_nobody(models):
+def test_a_fallback_and_shadows_are_arms_that_answer_nobody(models):
     status, out, err = told(models / "v0", "--fallback", models / "v1", "--state", "memory", "--dry-run")
     assert status == 0, err
     found = json.loads(out)
@@ -250,6 +250,12 @@ def test_a_fallback_is_an_arm_that_answers_nobody(models):
         ("fallback", "fallback", 0.0),
     ]
     assert found["chain"] == ["model", "fallback", "recent", "usual", "any"]
+    status, out, err = told(models / "v0", "--shadow", models / "v1", "--shadow", f"x={models / 'v2'}", "--dry-run")
+    assert [(arm["arm"], arm["role"]) for arm in json.loads(out)["arms"]] == [
+        ("v0", "answer"),
+        ("v1", "shadow"),
+        ("x", "shadow"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -264,6 +270,7 @@ def test_a_fallback_is_an_arm_that_answers_nobody(models):
         (["{v0}", "--keys", "none.toml"], "none.toml cannot be read"),
         (["{v0}", "--fallback", "v0={v0}"], "Two artifacts would be the arm 'v0'"),
         (["{v0}", "--fallback", "{v0}:2"], "--fallback takes no weight"),
+        (["{v0}", "--shadow", "v1={v0}:0.5"], "--shadow takes no weight"),
         (["a.b={v0}"], "An arm needs a name of letters, digits, - and _, got 'a.b'"),
     ],
 )

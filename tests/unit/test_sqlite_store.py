@@ -10,6 +10,7 @@ import pytest
 from nextsession.errors import StoreError
 from nextsession.serving.events import DAY, Event, Rules, Shown
 from nextsession.serving.groups import Groups, Job
+from nextsession.serving.reading import Reader
 from nextsession.serving.sqlite import SQLiteStore
 
 NOW = 1_700_000_000_000
@@ -103,8 +104,28 @@ def test_a_newer_format_is_refused(path):
     SQLiteStore(path).close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 9")
-    with pytest.raises(StoreError, match="has format 9, this version reads up to 1: upgrade nextsession"):
+    with pytest.raises(StoreError, match="has format 9, this version reads up to 2: upgrade nextsession"):
         SQLiteStore(path)
+
+
+def test_an_older_format_is_brought_up_to_date_by_whoever_writes(path):
+    SQLiteStore(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE shown DROP COLUMN shadow")
+        connection.execute("INSERT INTO people (name) VALUES ('ann')")
+        connection.execute("INSERT INTO shown VALUES (1, 1, 'r', 5, 'main', 'v1', '[\"x\"]')")
+        connection.execute("UPDATE counter SET seq = 1")
+        connection.execute("PRAGMA user_version = 1")
+    reader = Reader(path)
+    with pytest.raises(StoreError, match="has format 1, and 2 is read here: start a server on it once"):
+        list(reader.shown())
+    reader.close()
+    store = SQLiteStore(path)
+    assert [shown for _, shown in store.shown()] == [Shown("r", "ann", 5, "main", "v1", ("x",))]
+    store.submit_shown(Shown("s", "ann", 6, "new", "v2", ("y",), shadow=True))
+    store.flush()
+    assert [shown.shadow for _, shown in store.shown()] == [False, True]
+    store.close()
 
 
 def test_the_file_is_for_its_owner_alone(path):

@@ -10,6 +10,7 @@ from nextsession.cli.terminal import DryRun, examples, remark, show_json
 from nextsession.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
+    from nextsession.serving.arms import Role
     from nextsession.serving.process import ServeSettings
 
 EXAMPLES = examples(
@@ -19,6 +20,7 @@ EXAMPLES = examples(
     "nextsession serve main=runs/vmisknn --state redis://store.internal:6379/0  # the same on each machine",
     "nextsession serve runs/vmisknn --host 0.0.0.0 --keys keys.toml --origin https://shop.example",
     "nextsession serve runs/sasrec --fallback runs/vsknn  # fills the lists that the first leaves short",
+    "nextsession serve runs/vmisknn --shadow runs/sasrec  # asked too, seen by nobody",
     "nextsession serve runs/vmisknn --dry-run",
 )
 
@@ -31,6 +33,12 @@ def serve(
         str | None,
         typer.Option(
             "--fallback", metavar="\\[ARM=]FOLDER", help="A model that fills lists which the others leave short."
+        ),
+    ] = None,
+    shadow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--shadow", metavar="\\[ARM=]FOLDER", help="A model that is asked too, and seen by nobody; repeat."
         ),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
@@ -88,8 +96,8 @@ def serve(
     Several artifacts are arms of a comparison: each visitor gets one of them, always the same.
     """
     settings = _settings(
-        artifacts, fallback=fallback, host=host, port=port, workers=workers, state=state, items=items, history=history,
-        history_after=history_after, models=models, keys=keys,
+        artifacts, fallback=fallback, shadow=shadow, host=host, port=port, workers=workers, state=state, items=items,
+        history=history, history_after=history_after, models=models, keys=keys,
         origin=origin, host_name=host_name, rate=rate, gap=gap, ttl=ttl, keep=keep, retention=retention,
         largest_body=largest_body, access_log=access_log,
     )  # fmt: skip
@@ -104,7 +112,7 @@ def serve(
         server = build(msgspec.structs.replace(settings, state=None, workers=1), clock=lambda: 0)
         shown = msgspec.structs.replace(settings, state=settings.state and without_secret(settings.state))
         show_json({**described(server), "settings": msgspec.to_builtins(shown)})
-        server.engine.store.close()
+        server.engine.close()
         return
     to_stderr()
     run(settings, remark)
@@ -114,6 +122,7 @@ def _settings(
     artifacts: list[str],
     *,
     fallback: str | None,
+    shadow: list[str] | None,
     host: str,
     port: int,
     workers: int,
@@ -141,17 +150,19 @@ def _settings(
             f"The server needs {error.name}, which is not installed: pip install 'nextsession[serve]'."
         ) from None
 
-    named = [arm_of(text) for text in artifacts]
+    named: list[tuple[str, str, float, Role]] = [(*arm_of(text), "answer") for text in artifacts]
     if fallback is not None:
-        named.append(_idle("--fallback", fallback, "fallback"))
-    names = [name for name, _, _ in named]
+        text = fallback if "=" in fallback else f"fallback={fallback}"
+        named.append((*_idle("--fallback", text), "fallback"))
+    named += [(*_idle("--shadow", text), "shadow") for text in shadow or ()]
+    names = [name for name, *_ in named]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"Two artifacts would be the arm {name!r}; name them, as in old=runs/a new=runs/b.")
     return ServeSettings(
-        artifacts={name: place for name, place, _ in named},
-        weights={name: weight for name, _, weight in named},
-        roles={} if fallback is None else {names[-1]: "fallback"},
+        artifacts={name: place for name, place, _, _ in named},
+        weights={name: weight for name, _, weight, _ in named},
+        roles={name: role for name, _, _, role in named},
         state=None if state == "memory" else state,
         host=host,
         port=port,
@@ -195,9 +206,9 @@ def arm_of(text: str) -> tuple[str, str, float]:
     return name, place, weight
 
 
-def _idle(flag: str, text: str, name: str) -> tuple[str, str, float]:
+def _idle(flag: str, text: str) -> tuple[str, str, float]:
     """Read `[ARM=]FOLDER` of an arm that answers no visitor of its own."""
-    found, place, weight = arm_of(text if "=" in text else f"{name}={text}")
+    found, place, weight = arm_of(text)
     if weight != 1.0:
         raise ConfigError(f"{flag} takes no weight, got {text!r}: it answers no visitors of its own.")
     return found, place, 0.0

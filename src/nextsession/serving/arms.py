@@ -12,10 +12,10 @@ from nextsession.serving.served import Served
 KEPT = 2
 """Versions before the current one that stay in memory, so that going back takes one call."""
 _REFUSED = 20
-Role: TypeAlias = Literal["answer", "fallback"]
-"""What an arm is for: it answers its share of the visitors, or fills lists that the others leave short."""
+Role: TypeAlias = Literal["answer", "fallback", "shadow"]
+"""It answers its share of the visitors, fills lists that others leave short, or is asked what they are, unseen."""
 
-_TASK: dict[Role, str] = {"answer": "answer", "fallback": "fill lists"}
+_TASK: dict[Role, str] = {"answer": "answer", "fallback": "fill lists", "shadow": "shadow the others"}
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,11 @@ class Arms:
     def fallback(self) -> Arm | None:
         """The arm that fills lists which the others leave short, if there is one."""
         return self._fallback
+
+    @property
+    def shadows(self) -> tuple[Arm, ...]:
+        """Arms that are asked what others answer, and whose lists nobody sees."""
+        return self._shadows
 
     def named(self, name: str) -> Arm:
         """Return the arm of that name.
@@ -193,3 +198,4 @@ class Arms:
         if not answering:
             raise ConfigError("At least one arm must have a weight above 0.")
         self._arms, self._answering, self._fallback = found, answering, next(iter(fallbacks), None)
+        self._shadows = tuple(arm for arm in found.values() if arm.role == "shadow")

@@ -32,6 +32,7 @@ from nextsession.serving.questions import Answer, Question, Similar
 from nextsession.serving.reasons import explained
 from nextsession.serving.recent import Recent
 from nextsession.serving.served import Served
+from nextsession.serving.shadow import Copy, Shadows
 from nextsession.serving.store import Store
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,12 @@ _LAST = 2**62  # the place of an event that is not in the log yet
 class Asked:
     """An answer, and the event that came with the question while it is on its way to the disk."""
 
-    def __init__(self, answer: Answer, recorded: "Future[list[Outcome]] | None", history: History) -> None:
+    def __init__(
+        self, question: Question, now: int, answer: Answer, recorded: "Future[list[Outcome]] | None", history: History
+    ) -> None:
         """Take them."""
+        self.copy = Copy(question, history.events, now, answer)
+        """For the shadows."""
         self.answer = answer
         self.recorded = recorded
         self.unknown = history.codes.count(-1)
@@ -71,6 +76,7 @@ class Engine:
         self.store = store
         self.recent = recent or Recent()
         self.chain = Chain(arms, self.recent)
+        self.shadows = Shadows(arms, self.chain, store)
         self._process, self._count = secrets.token_urlsafe(6), count()
         self._stock: str | None = None
         self._ever: dict[str, NDArray[np.bool_]] = {}  # by version: which items have been listed
@@ -121,12 +127,24 @@ class Engine:
     def recommend(self, question: Question, now: int) -> Answer:
         """Answer, and wait until the event that came with the question is durable."""
         asked = self.ask(question, now)
-        if asked.recorded is None:
-            return asked.answer
-        try:
-            return asked.settled(asked.recorded.result())
-        except (StoreError, NotInTime):
-            return asked.settled(None)
+        answer = asked.answer
+        if asked.recorded is not None:
+            try:
+                answer = asked.settled(asked.recorded.result())
+            except (StoreError, NotInTime):
+                answer = asked.settled(None)
+        self.answered(asked)
+        return answer
+
+    def answered(self, asked: Asked) -> None:
+        """Let the shadows have the question; call it when the answer has gone out."""
+        if asked.copy.question.arm is None:
+            self.shadows.offer(asked.copy)
+
+    def close(self) -> None:
+        """End what works beside the answers, make everything durable, and let go of the store."""
+        self.shadows.close()
+        self.store.close()
 
     def ask(self, question: Question, now: int) -> Asked:
         """Answer at once; the event is on its way.
@@ -163,10 +181,10 @@ class Engine:
             limits = history.limits(question.exclude, served.catalogue.numbers(question.deny), allowed)
             answer = explained(answer, served, history, now, limits)
             took["explain"] = 1000 * (perf_counter() - modelled)
-        if question.visitor is not None and question.consent and question.shown:
+        if question.visitor is not None and question.recorded:
             items = tuple(one.item for one in answer.items)
             self.store.submit_shown(Shown(answer.request, question.visitor, now, arm.name, served.version, items))
-        return Asked(answer, recorded, history)
+        return Asked(question, now, answer, recorded, history)
 
     def similar(self, item: str, k: int, now: int, *, arm: str | None = None) -> Similar:
         """Return what the model lists after this item alone.

@@ -80,6 +80,8 @@ class Shown(msgspec.Struct, frozen=True):
     arm: str
     version: str
     items: tuple[str, ...]
+    shadow: bool = False
+    """It was not shown: it is what a model that answers nobody would have listed.  No impression, no negative."""
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):

@@ -30,6 +30,8 @@ def rows(store: Store | Reader, *, after: int = 0, shown: bool = False) -> Itera
         if event.action != SHOWN or shown:
             yield {name: getattr(event, name) for name in COLUMNS}
     for _, listed in store.shown(after) if shown else ():
+        if listed.shadow:  # nobody saw it
+            continue
         for item in listed.items:
             yield {
                 "visitor": listed.visitor,

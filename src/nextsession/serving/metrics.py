@@ -29,6 +29,12 @@ HELP = {
     "clicks_total": "Wanted events that name the request that showed the item, by arm.",
     "degraded_total": "Lists for which something failed, by what failed.",
     "history_events_total": "Events that lists rested on, by whether the model knows the item.",
+    "shadow_answers_total": "Lists that shadows made, by arm.",
+    "shadow_failures_total": "Questions that a shadow failed at, by arm.",
+    "shadow_dropped_total": "Questions that shadows were not asked, for too much waited, by arm.",
+    "shadow_overlap_total": "Sum of the shares of served lists that the list of the shadow holds, by arm.",
+    "shadow_seconds": "Time of a list of a shadow, by arm.",
+    "shadow_waiting": "Questions that wait for the shadows.",
     "models_refused_total": "Models that were not let in.",
     "in_flight": "Requests that are being answered.",
     "store_ok": "1 while events can be made durable.",
@@ -215,7 +221,7 @@ def exposition(one: Snapshot) -> str:
         tail = f"{{{labels}}}" if labels else ""
         out += [f"{PREFIX}{name}_sum{tail} {one.sums[series]:.6f}", f"{PREFIX}{name}_count{tail} {running}"]
     for name in sorted(groups):
-        kind = "histogram" if name == "seconds" else "counter" if name.endswith("_total") else "gauge"
+        kind = "histogram" if name.endswith("seconds") else "counter" if name.endswith("_total") else "gauge"
         lines += [f"# HELP {PREFIX}{name} {HELP.get(name, name)}", f"# TYPE {PREFIX}{name} {kind}", *groups[name]]
     return "\n".join(lines) + "\n"
 

@@ -3,7 +3,8 @@
 import re
 from typing import Any, get_args
 
-from nextsession.serving.metrics import fallback_share, milliseconds, total, wilson
+from nextsession.serving.arms import Arm
+from nextsession.serving.metrics import Snapshot, fallback_share, milliseconds, total, wilson
 from nextsession.serving.questions import Source
 from nextsession.serving.server import Server
 
@@ -40,6 +41,7 @@ def operations(server: Server) -> dict[str, Any]:
         "cold_share": total(counters, "history_events_total", known="no") / read if read else 0.0,
         "coverage": {arm.name: since.gauges.get(f'coverage{{arm="{arm.name}"}}', 0.0) for arm in server.engine.arms},
         "arms": [_arm(server, counters, arm.name) for arm in server.engine.arms],
+        "shadows": [_shadow(since, arm) for arm in server.engine.arms.shadows],
         "store": server.engine.store.health(),
         "errors": _errors(counters),
     }
@@ -61,6 +63,24 @@ def _arm(server: Server, counters: dict[str, float], name: str) -> dict[str, Any
         "rate": min(clicks / answers, 1.0) if answers else 0.0,
         "low": low,
         "high": high,
+    }
+
+
+def _shadow(since: Snapshot, arm: Arm) -> dict[str, Any]:
+    series = f'{{arm="{arm.name}"}}'
+    answers, failures, dropped, overlap = (
+        since.counters.get(f"shadow_{what}_total{series}", 0) for what in ("answers", "failures", "dropped", "overlap")
+    )
+    row = since.histograms.get(f"shadow_seconds{series}", [])
+    return {
+        "arm": arm.name,
+        "model": arm.served.model.name,
+        "version": arm.served.version,
+        "answers": answers,
+        "failures": failures,
+        "dropped": dropped,
+        "overlap": overlap / answers if answers else None,
+        **{f"p{round(100 * p)}": milliseconds(row, p) for p in (0.5, 0.9, 0.99)},
     }
 
 

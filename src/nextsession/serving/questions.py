@@ -33,6 +33,11 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     arm: str | None = None
     shown: bool = True
 
+    @property
+    def recorded(self) -> bool:
+        """Is the list noted as shown?  Only where it is shown to somebody, who agrees."""
+        return self.visitor is not None and self.consent and self.shown
+
 
 class Because(msgspec.Struct, frozen=True):
     """What one event did for one item."""

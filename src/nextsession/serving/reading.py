@@ -11,6 +11,7 @@ import msgspec
 from nextsession.errors import StoreError
 from nextsession.serving.events import Event, Shown, Stored, Tombstone, digest_of
 from nextsession.serving.store import Known
+from nextsession.serving.writing import VERSION
 
 _PAGE = 10_000
 """Rows that are read at once where a whole table is read, so that no reader holds the log back for long."""
@@ -19,7 +20,10 @@ _EVENTS = (
     "SELECT e.seq, e.id, p.name, e.item, e.time, e.action, e.label, e.request, e.received "
     "FROM events e JOIN people p ON p.person = e.person WHERE"
 )
-_SHOWN = "SELECT s.seq, s.request, p.name, s.time, s.arm, s.version, s.items FROM shown s JOIN people p USING (person)"
+_SHOWN = (
+    "SELECT s.seq, s.request, p.name, s.time, s.arm, s.version, s.items, s.shadow "
+    "FROM shown s JOIN people p USING (person)"
+)
 _ITEMS = msgspec.json.Decoder(tuple[str, ...])
 
 
@@ -107,9 +111,13 @@ class Reader:
                 timeout=self._patience,
                 check_same_thread=False,  # `close` closes the connections of all threads
             )
-            self._local.connection = connection
             with self._lock:
                 self._readers.append(connection)
+            found = connection.execute("PRAGMA user_version").fetchone()[0]
+            if found != VERSION:
+                remedy = "start a server on it once" if found < VERSION else "upgrade nextsession"
+                raise StoreError(f"{self._path} has format {found}, and {VERSION} is read here: {remedy}.")
+            self._local.connection = connection
         return connection
 
     def _rows(self, question: str, values: Sequence[Any] = ()) -> list[Any]:
@@ -147,5 +155,5 @@ def _stored(row: Any) -> Stored:
 
 
 def _shown(row: Any) -> tuple[int, Shown]:
-    seq, request, visitor, time, arm, version, items = row
-    return seq, Shown(request, visitor, time, arm, version, _ITEMS.decode(items))
+    seq, request, visitor, time, arm, version, items, shadow = row
+    return seq, Shown(request, visitor, time, arm, version, _ITEMS.decode(items), bool(shadow))

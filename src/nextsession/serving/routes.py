@@ -72,6 +72,8 @@ async def recommend(call: Call) -> Answer:
         answer.took["store"] = 1000 * (perf_counter() - began)
         if outcomes is not None and question.event is not None:
             count_event(server, question.event, outcomes[0])
+    if server.engine.arms.shadows:
+        asyncio.get_running_loop().call_soon(server.engine.answered, asked)  # when this one has been sent
     count_answer(server, answer, chosen=question.arm is not None)
     server.metrics.count('history_events_total{known="yes"}', asked.known)
     server.metrics.count('history_events_total{known="no"}', asked.unknown)

@@ -190,6 +190,13 @@ class Server:
         self.metrics.gauge("in_flight", float(self.in_flight))
         self.metrics.now.counters["process_cpu_seconds_total"] = time.process_time()
         self.metrics.now.counters["models_refused_total"] = len(self.engine.arms.refused)
+        self.metrics.gauge("shadow_waiting", float(self.engine.shadows.waiting))
+        for name, tally in list(self.engine.shadows.tallies.items()):
+            series, now = f'{{arm="{name}"}}', self.metrics.now
+            for what in ("answers", "failures", "dropped", "overlap"):
+                now.counters[f"shadow_{what}_total{series}"] = getattr(tally, what)
+            now.histograms[f"shadow_seconds{series}"] = list(tally.buckets)
+            now.sums[f"shadow_seconds{series}"] = tally.seconds
         for arm in self.engine.arms:
             self.metrics.gauge(f'coverage{{arm="{arm.name}"}}', self.engine.coverage(arm))
 

@@ -38,7 +38,7 @@ from nextsession.serving.events import (
 from nextsession.serving.groups import Groups, Job
 from nextsession.serving.reading import Reader
 from nextsession.serving.store import Store
-from nextsession.serving.writing import RECORDS, SCHEMA, VERSION, Recent, Writing
+from nextsession.serving.writing import RECORDS, SCHEMA, SINCE, VERSION, Recent, Writing
 
 T = TypeVar("T")
 
@@ -233,6 +233,10 @@ class SQLiteStore(Reader, Store):
             if found == 0:
                 for statement in SCHEMA:
                     connection.execute(statement)
+            for older in range(found or VERSION, VERSION):
+                for statement in SINCE[older]:
+                    connection.execute(statement)
+            if found < VERSION:
                 connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("COMMIT")
             if self._largest is not None:

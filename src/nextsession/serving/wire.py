@@ -180,7 +180,7 @@ class ArmOut(msgspec.Struct, frozen=True):
     """Golden requests that it answered before it was let in."""
     previous: list[str]
     role: Role
-    """What it is for: to `answer` its share of the visitors, or to fill lists that the others leave short."""
+    """To `answer` its share of the visitors, to fill lists that others leave short, or to be asked unseen."""
 
 
 class RefusedOut(msgspec.Struct, frozen=True):

@@ -25,14 +25,15 @@ from nextsession.serving.events import (
     with_event,
 )
 
-VERSION = 1
+VERSION = 2
 SCHEMA = (
     """CREATE TABLE events (seq INTEGER PRIMARY KEY, person INTEGER NOT NULL, id TEXT NOT NULL, item TEXT NOT NULL,
        time INTEGER NOT NULL, received INTEGER NOT NULL, action TEXT NOT NULL, label INTEGER NOT NULL,
        request TEXT NOT NULL)""",
     "CREATE UNIQUE INDEX event_ids ON events (person, id)",
     """CREATE TABLE shown (seq INTEGER PRIMARY KEY, person INTEGER NOT NULL, request TEXT NOT NULL,
-       time INTEGER NOT NULL, arm TEXT NOT NULL, version TEXT NOT NULL, items BLOB NOT NULL)""",
+       time INTEGER NOT NULL, arm TEXT NOT NULL, version TEXT NOT NULL, items BLOB NOT NULL,
+       shadow INTEGER NOT NULL DEFAULT 0)""",
     "CREATE INDEX shown_to ON shown (person)",
     "CREATE TABLE visitors (visitor TEXT PRIMARY KEY, person INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX identities ON visitors (person)",
@@ -42,6 +43,8 @@ SCHEMA = (
     "CREATE TABLE counter (seq INTEGER NOT NULL)",
     "INSERT INTO counter VALUES (0)",
 )
+SINCE = {1: ("ALTER TABLE shown ADD COLUMN shadow INTEGER NOT NULL DEFAULT 0",)}
+"""What makes a file of each older version one of the next."""
 
 RECORDS = msgspec.msgpack.Decoder(Record)
 _ENCODE = msgspec.msgpack.Encoder().encode
@@ -139,7 +142,7 @@ class Writing:
             return
         self._seq += 1
         self._do(
-            "INSERT INTO shown VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO shown VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self._seq,
                 self._person(shown.visitor),
@@ -148,6 +151,7 @@ class Writing:
                 shown.arm,
                 shown.version,
                 _JSON(shown.items),
+                shown.shadow,
             ),
         )
 

@@ -37,7 +37,7 @@ const turn = () =>
 
 async function refresh() {
   const [numbers, models, ready] = await Promise.all([get("v1/operations"), get("v1/models"), get("readyz").catch((error) => ({ status: error.message }))]);
-  keepingFocus(parts.board, () => show(parts.board, tiles(numbers, ready), traffic(numbers), latency(numbers), stages(numbers), sources(numbers), comparison(numbers), versions(numbers, models), health("Store", numbers.store), numbers.index ? indexes(numbers.index) : null, failures(numbers)));
+  keepingFocus(parts.board, () => show(parts.board, tiles(numbers, ready), traffic(numbers), latency(numbers), stages(numbers), sources(numbers), comparison(numbers), numbers.shadows.length ? shadows(numbers) : null, versions(numbers, models), health("Store", numbers.store), numbers.index ? indexes(numbers.index) : null, failures(numbers)));
 }
 
 const panel = (title, wide, ...children) => h("section", { class: `panel card ${wide}`, "aria-label": title }, h("h2", {}, title), children);
@@ -162,7 +162,43 @@ function comparison(x) {
   );
 }
 
-const ROLES = { answer: "answers", fallback: "fills lists" };
+function shadows(x) {
+  const heads = ["Arm", "Model", "Lists", "Failures", "Dropped", "p50", "p99", "Same items as shown"];
+  return panel(
+    "Shadows",
+    "full",
+    h("p", {}, h("small", {}, "Asked what the others answered, after the answer has gone out. Nobody sees their lists; what they had no time for is dropped.")),
+    h(
+      "div",
+      { class: "scroll", tabindex: "0", role: "group", "aria-label": "Shadows" },
+      h(
+        "table",
+        {},
+        h("thead", {}, h("tr", {}, heads.map((name) => h("th", { scope: "col" }, name)))),
+        h(
+          "tbody",
+          {},
+          x.shadows.map((one) =>
+            h(
+              "tr",
+              {},
+              h("th", { scope: "row" }, one.arm),
+              h("td", {}, one.model),
+              h("td", {}, count(one.answers)),
+              h("td", {}, count(one.failures)),
+              h("td", {}, count(one.dropped)),
+              h("td", {}, ms(one.p50)),
+              h("td", {}, ms(one.p99)),
+              h("td", { class: "wide" }, one.overlap === null ? "no list yet" : bar(one.overlap, percent(one.overlap))),
+            ),
+          ),
+        ),
+      ),
+    ),
+  );
+}
+
+const ROLES = { answer: "answers", fallback: "fills lists", shadow: "shadow" };
 
 function versions(x, { arms, refused }) {
   const back = async (arm) => {

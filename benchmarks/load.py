@@ -1,6 +1,7 @@
 """Load a server the way visitors do: open loop, with a ramp, Zipf visitors, and order within each visitor.
 
-    python benchmarks/load.py http://127.0.0.1:8000 --rate 1000 --seconds 30 --items 1000000 --pid 4711
+    python benchmarks/load.py --serve runs/gru4rec-1m --rate 1000 --seconds 30 --items 1000000
+    python benchmarks/load.py --url http://shop:8000 --rate 100                  # a server that runs already
 
 Requests arrive when they arrive (a Poisson process), whether or not earlier ones were answered: a
 closed loop would wait for a slow server and so hide how long others had to.  A latency counts from
@@ -8,18 +9,25 @@ the instant at which the request should have been sent.  Visitors are drawn by Z
 visitor's next request waits for the answer to the one before, and that wait counts too.
 
 Of the requests, a share (`--events`) records an event, the others ask for a list and record an
-event on the way (`--alone`: without).  With `--pid` the CPU time of the server and of its workers
-is read from /proc.  The last line is the result as JSON; `--out` adds it to a file of rows.
+event on the way (`--alone`: without).  `--serve` starts `nextsession serve` on an empty folder, waits
+until it is ready, and ends it afterwards.  The result, one JSON object, holds latencies, the CPU time
+of the server by stage (`/metrics`; `http` is what is left of the thread that answers), its memory
+(PSS: pages that processes share are counted once) before and after; `--out` adds it to a file of rows.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import platform
 import random
+import re
+import subprocess
 import sys
+import tempfile
 import time
+import urllib.request
 from collections import deque
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -85,6 +93,9 @@ class Load:
         event = {"visitor": f"{self.run}-{visitor}", "item": item, "id": f"{self.run}-{i}"}
         if random.random() < self.args.events:
             kind, path, body = "event", "/v1/events", event
+            if self.args.batch > 1:
+                more = [self.visitors[(i + n * 7919) % len(self.visitors)] for n in range(self.args.batch)]
+                body = [event | {"visitor": f"{self.run}-{v}", "id": f"{self.run}-{i}-{n}"} for n, v in enumerate(more)]
         else:
             kind, path = "list", "/v1/recommendations"
             body = {"visitor": event["visitor"], "k": self.args.k}
@@ -116,15 +127,35 @@ class Load:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             i += 1
-            if args.pid and at >= args.ramp and not hasattr(self, "cpu_from"):
-                self.cpu_from, self.counted_from = cpu_of(args.pid), i
-        self.cpu_to, self.counted_to = (cpu_of(args.pid), i) if args.pid else (0, i)
+            if args.pid and at >= args.ramp and not hasattr(self, "spent_from"):
+                self.spent_from, self.counted_from = await self.spent(), i
+        if args.pid:
+            self.spent_to, self.counted_to = await self.spent(), i
         if tasks:
             await asyncio.wait(tasks, timeout=30)
         self.unanswered = len(tasks)
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def spent(self):
+        """Return the CPU seconds of the server so far: in all, of the thread that answers, and by stage."""
+        connection = await self.connect()
+        _, body = await connection.ask(f"GET /metrics HTTP/1.1\r\nHost: {self.host}\r\n\r\n".encode())
+        connection.transport.close()
+        stages = re.findall(rb'nextsession_cpu_seconds_total{stage="(\w+)"} ([\d.]+)', body)
+        found = {name.decode(): float(seconds) for name, seconds in stages}
+        answering = sum(cpu_of_thread(f"/proc/{pid}/task/{pid}/stat") for pid in family(self.args.pid))
+        return {"all": cpu_of(self.args.pid), "answering": answering, **found}
+
+    def by_stage(self):
+        """Return the CPU microseconds of a request by stage."""
+        number = max(1, self.counted_to - self.counted_from)
+        took = {k: 1e6 * (v - self.spent_from.get(k, 0.0)) / number for k, v in self.spent_to.items()}
+        whole, answering = took.pop("all"), took.pop("answering")
+        inside = sum(v for k, v in took.items() if k != "store")
+        took |= {"http": answering - inside, "other": whole - answering - took.get("store", 0.0), "all": whole}
+        return {k: round(v, 1) for k, v in took.items()}
 
     async def one(self, i, due):
         request, kind, visitor = self.request(i)
@@ -179,11 +210,12 @@ def family(pid):
 
 def cpu_of(pid):
     """Return the CPU seconds that a process and its descendants have used."""
-    total = 0
-    for one in family(pid):
-        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICKS
+    return sum(cpu_of_thread(f"/proc/{one}/stat") for one in family(pid))
+
+
+def cpu_of_thread(stat):
+    fields = Path(stat).read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def memory_of(pid):
@@ -202,13 +234,45 @@ def percentiles(values):
     return {name: round(1000 * float(np.percentile(values, q)), 3) for name, q in shares.items()} if values else {}
 
 
+@contextlib.contextmanager
+def serving(args):
+    """Start a server on an empty folder, and end it; give its pid, and after how many seconds it was ready."""
+    with tempfile.TemporaryDirectory(dir=args.state) as folder:
+        port = urlsplit(args.url).port
+        options = ["--port", str(port), "--state", folder, "--workers", str(args.workers)]
+        command = [sys.executable, "-m", "nextsession", "serve", *args.serve, *options]
+        began = time.perf_counter()
+        with (Path(folder) / "server.log").open("w") as log:
+            server = subprocess.Popen(command, stderr=log, stdout=log)
+        try:
+            while not is_ready(args.url):
+                if server.poll() is not None:
+                    raise SystemExit((Path(folder) / "server.log").read_text())
+                time.sleep(0.01)
+            yield server.pid, time.perf_counter() - began
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def is_ready(url):
+    try:
+        return urllib.request.urlopen(f"{url}/readyz", timeout=1).status == 200
+    except OSError:
+        return False
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("url")
+    parser.add_argument("--url", default="http://127.0.0.1:8123")
+    parser.add_argument("--serve", nargs="+", metavar="ARTIFACT", help="start a server of these")
+    parser.add_argument("--workers", type=int, default=1, help="of the server that is started")
+    parser.add_argument("--state", help="a folder on the disk that should be measured; the temporary one if not given")
     parser.add_argument("--rate", type=float, default=1000, help="requests a second after the ramp")
     parser.add_argument("--ramp", type=float, default=5, help="seconds until the rate is reached; not measured")
     parser.add_argument("--seconds", type=float, default=30, help="measured seconds")
     parser.add_argument("--events", type=float, default=0.3, help="share of requests that only record an event")
+    parser.add_argument("--batch", type=int, default=1, help="events in a request that records events")
     parser.add_argument("--alone", action="store_true", help="lists without an event on the way")
     parser.add_argument("--visitors", type=int, default=100_000)
     parser.add_argument("--items", type=int, default=100_000, help="items are the numbers below this")
@@ -216,20 +280,32 @@ def main():
     parser.add_argument("--names", help="a JSON file with a list of ids, in place of numbers")
     parser.add_argument("--k", type=int, default=20)
     parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--pid", type=int, help="the server, to read its CPU time")
+    parser.add_argument("--pid", type=int, help="the server that runs already, to read its CPU time")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--label", default="")
+    parser.add_argument("--label", default="", help="what the row is called in the table")
     parser.add_argument("--out", type=Path, help="a JSON file of rows to add the result to")
     args = parser.parse_args()
     random.seed(args.seed)
+    before = os.getloadavg()[0]
+    with serving(args) if args.serve else contextlib.nullcontext((args.pid, None)) as (args.pid, ready):
+        row = measured(args, ready, before)
+    print(json.dumps(row))
+    if args.out:
+        rows = json.loads(args.out.read_text()) if args.out.exists() else []
+        rows = [other for other in rows if other["label"] != row["label"]]
+        args.out.write_text(json.dumps([*rows, row], indent=1) + "\n")
+
+
+def measured(args, ready, before):
+    """Send everything, and return the row."""
     load = Load(args)
+    memory = memory_of(args.pid) if args.pid else None
     try:
         import uvloop
 
         runner = uvloop.run
     except ModuleNotFoundError:
         runner = asyncio.run
-    before = os.getloadavg()[0]
     runner(load.go())
     by_kind = {
         kind: percentiles([x for x, k in zip(load.latencies, load.kinds, strict=True) if k == kind])
@@ -246,19 +322,15 @@ def main():
         "latency_ms": percentiles(load.latencies),
         "by_kind_ms": by_kind,
         "load_average": [round(before, 2), round(os.getloadavg()[0], 2)],
-        "generator_cpu_s": round(time.process_time(), 1),
+        "generator_cpu_us": round(1e6 * time.process_time() / max(1, len(load.latencies)), 1),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
         "at": time.strftime("%Y-%m-%d"),
     }
     if args.pid:
-        row["server_cpu_us_per_request"] = round(
-            1e6 * (load.cpu_to - load.cpu_from) / max(1, load.counted_to - load.counted_from), 1
-        )
-        row["server_mb"] = round(memory_of(args.pid), 1)
-    print(json.dumps(row))
-    if args.out:
-        rows = json.loads(args.out.read_text()) if args.out.exists() else []
-        args.out.write_text(json.dumps([*rows, row], indent=1) + "\n")
+        row["cpu_us"] = load.by_stage()
+        row["server_mb"] = [round(memory, 1), round(memory_of(args.pid), 1)]
+        row["workers"], row["ready_s"] = args.workers, None if ready is None else round(ready, 2)
+    return row
 
 
 if __name__ == "__main__":

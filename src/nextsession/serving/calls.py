@@ -108,9 +108,11 @@ def count_event(server: Server, event: Event, outcome: Outcome) -> None:
             server.metrics.count(f'clicks_total{{arm="{arm}"}}')
 
 
-def count_answer(server: Server, answer: Answer, *, chosen: bool) -> None:
-    """Count a list; one whose arm was asked for by name is not part of the comparison of arms."""
+def count_answer(server: Server, answer: Answer, cpu: Mapping[str, float], *, chosen: bool) -> None:
+    """Count a list and its CPU-seconds; one whose arm was asked for by name is not part of the comparison of arms."""
     metrics = server.metrics
+    for stage, seconds in cpu.items():
+        metrics.count(f'cpu_seconds_total{{stage="{stage}"}}', seconds)
     metrics.count(f'answers_total{{arm="{answer.arm}",chosen="{"yes" if chosen else "no"}"}}')
     for what in answer.degraded:
         metrics.count(f'degraded_total{{what="{what}"}}')

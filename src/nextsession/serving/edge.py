@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from itertools import count
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, TypeAlias
 
 import msgspec
@@ -27,6 +27,7 @@ Endpoint: TypeAlias = "Callable[[Request], Awaitable[Reply]]"
 _encode = msgspec.json.Encoder().encode
 _SAFE = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _RETRY = {"retry-after": "1"}
+_READ, _WRITE = 'cpu_seconds_total{stage="read"}', 'cpu_seconds_total{stage="write"}'
 _NO_QUERY: Mapping[str, str] = {}
 
 
@@ -109,19 +110,27 @@ def endpoint(server: Server, route: Route) -> Endpoint:
 
 
 async def _answer(server: Server, route: Route, decoder: "msgspec.json.Decoder[Any] | None", request: Request) -> Reply:
+    began = thread_time()
     if route.scope is not None:
         _admit(server, route, request)
     if server.in_flight > server.settings.in_flight:
         raise ProblemError(503, "More requests are being answered than this server takes on; come again.", _RETRY)
     body = None
     if decoder is not None:
-        body = decoder.decode(await read_body(request, server.settings.largest_body, server.settings.slowest_body))
+        content = await read_body(request, server.settings.largest_body, server.settings.slowest_body)
+        body = decoder.decode(content)
+    read = thread_time()
     query = request.query_params if route.query else _NO_QUERY
     found = await route.handle(Call(server, body, request.path_params, query))
     if isinstance(found, str):
         return Reply(200, found.encode(), b"text/plain; version=0.0.4; charset=utf-8")
     status = 503 if isinstance(found, HealthOut) and found.status != "ok" else 200
-    return Reply(status, _encode(found), b"application/json")
+    done = thread_time()
+    reply = Reply(status, _encode(found), b"application/json")
+    if route.stage:
+        server.metrics.count(_READ, read - began)
+        server.metrics.count(_WRITE, thread_time() - done)
+    return reply
 
 
 def _admit(server: Server, route: Route, request: Request) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTime
 from itertools import count
-from time import perf_counter
+from time import perf_counter, thread_time
 
 import msgspec
 import numpy as np
@@ -45,12 +45,18 @@ class Asked:
     """An answer, and the event that came with the question while it is on its way to the disk."""
 
     def __init__(
-        self, question: Question, now: int, answer: Answer, recorded: "Future[list[Outcome]] | None", history: History
+        self,
+        question: Question,
+        now: int,
+        answer: Answer,
+        recorded: "Future[list[Outcome]] | None",
+        history: History,
+        cpu: dict[str, float],
     ) -> None:
-        """Take them."""
+        """Take them, and the CPU-seconds that stages took."""
         self.copy = Copy(question, history.events, now, answer)
         """For the shadows."""
-        self.answer = answer
+        self.answer, self.cpu = answer, cpu
         self.recorded = recorded
         self.unknown = history.codes.count(-1)
         """Events of the history whose items the model does not know."""
@@ -153,16 +159,18 @@ class Engine:
             UnknownNameError: There is no such arm.
             DataError: A filter names a feature that items do not have.
         """
+        started = thread_time()
         name = f"{self._process}{next(self._count):x}"
         arm = self.arms.named(question.arm) if question.arm is not None else self.arms.of(question.visitor or name)
         degraded: list[str] = []
         recorded = self._submitted(question, now, degraded)
-        began = perf_counter()
+        submitted, began = thread_time(), perf_counter()
         served = arm.served
         history = served.history(self._events(question, now, degraded))
         allowed = served.catalogue.allowed(question.allow, question.where)
-        read = perf_counter()
+        known, read = thread_time(), perf_counter()
         codes, scores = self._from_model(served, history, question, now, allowed, degraded)
+        scored = thread_time()
         named = entries(served, codes, scores, "model")
         listed = self.chain.filled(named, served, history, question, now, allowed, degraded)
         self._cover(served)[codes] = True
@@ -184,7 +192,9 @@ class Engine:
         if question.visitor is not None and question.recorded:
             items = tuple(one.item for one in answer.items)
             self.store.submit_shown(Shown(answer.request, question.visitor, now, arm.name, served.version, items))
-        return Asked(question, now, answer, recorded, history)
+        rest = (submitted - started) + (thread_time() - scored)
+        cpu = {"history": known - submitted, "model": scored - known, "list": rest}
+        return Asked(question, now, answer, recorded, history, cpu)
 
     def similar(self, item: str, k: int, now: int, *, arm: str | None = None) -> Similar:
         """Return what the model lists after this item alone.

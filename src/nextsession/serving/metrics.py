@@ -42,6 +42,7 @@ HELP = {
     "store_bytes": "Size of the store on the disk.",
     "coverage": "Share of the catalogue that has been listed.",
     "process_cpu_seconds_total": "CPU time of the process.",
+    "cpu_seconds_total": "CPU time by stage; the store has a thread of its own.",
 }
 
 

@@ -74,7 +74,7 @@ async def recommend(call: Call) -> Answer:
             count_event(server, question.event, outcomes[0])
     if server.engine.arms.shadows:
         asyncio.get_running_loop().call_soon(server.engine.answered, asked)  # when this one has been sent
-    count_answer(server, answer, chosen=question.arm is not None)
+    count_answer(server, answer, asked.cpu, chosen=question.arm is not None)
     server.metrics.count('history_events_total{known="yes"}', asked.known)
     server.metrics.count('history_events_total{known="no"}', asked.unknown)
     return answer

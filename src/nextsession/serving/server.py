@@ -189,6 +189,7 @@ class Server:
         self.metrics.gauge("store_bytes", float(health.get("bytes", 0)))
         self.metrics.gauge("in_flight", float(self.in_flight))
         self.metrics.now.counters["process_cpu_seconds_total"] = time.process_time()
+        self.metrics.now.counters['cpu_seconds_total{stage="store"}'] = float(health.get("cpu", 0.0))
         self.metrics.now.counters["models_refused_total"] = len(self.engine.arms.refused)
         self.metrics.gauge("shadow_waiting", float(self.engine.shadows.waiting))
         for name, tally in list(self.engine.shadows.tallies.items()):

@@ -18,6 +18,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -79,7 +80,7 @@ class SQLiteStore(Reader, Store):
         self.rules = rules or Rules()
         self._largest, self._error = largest, ""
         self._groups = Groups(str(self._path), waiting)
-        self._counts = {"groups": 0, "events": 0}
+        self._counts = {"groups": 0, "events": 0, "cpu": 0.0}
         self._claim = claimed(self._path, alone=alone)
         try:
             connection = self._writer()
@@ -212,6 +213,7 @@ class SQLiteStore(Reader, Store):
             self._groups.settle(jobs, [failure] * len(jobs))
             return
         self._error = ""
+        self._counts["cpu"] = time.thread_time()
         self._counts["groups"] += 1
         self._counts["events"] += sum(job.weight for job in jobs)
         self._groups.settle(jobs, results)

@@ -22,7 +22,7 @@ def state(tmp_path):
     store = SQLiteStore(tmp_path / "state" / "events.sqlite", alone=True)
     store.append([Event("a", "anon", "tea", NOW), Event("b", "ann", "milk", NOW + 1, "cart", request="r")], NOW + 9)
     store.append([Event("c", "eve", "soap", NOW), Event("d", "ann", "x", NOW + 2, "shown", 0)], NOW + 9)
-    store.submit_shown(Shown("r", "ann", NOW, "main", "v1", ("milk", "tea")))
+    store.submit_shown(Shown("r", "ann", NOW, "main", "v1", ("milk", "tea"), explored={"tea": 0.25}))
     store.merge("anon", "ann", NOW + 9)
     yield store
     store.close()
@@ -53,6 +53,8 @@ def test_events_come_out_while_the_server_runs(state, tmp_path):
         ("milk", 0, "r"),
         ("tea", 0, "r"),
     ]
+    assert [row["propensity"] for row in lines(everything)] == [None, None, None, None, None, 0.25]
+    assert "propensity" not in found[0]
     assert json.loads((tmp_path / "erased.json").read_text()) == []
     assert run("export", tmp_path / "state", everything, "--after", "5") == 0
     assert lines(everything) == []

@@ -104,7 +104,7 @@ def test_a_newer_format_is_refused(path):
     SQLiteStore(path).close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 9")
-    with pytest.raises(StoreError, match="has format 9, this version reads up to 2: upgrade nextsession"):
+    with pytest.raises(StoreError, match="has format 9, this version reads up to 3: upgrade nextsession"):
         SQLiteStore(path)
 
 
@@ -112,19 +112,20 @@ def test_an_older_format_is_brought_up_to_date_by_whoever_writes(path):
     SQLiteStore(path).close()
     with sqlite3.connect(path) as connection:
         connection.execute("ALTER TABLE shown DROP COLUMN shadow")
+        connection.execute("ALTER TABLE shown DROP COLUMN explored")
         connection.execute("INSERT INTO people (name) VALUES ('ann')")
         connection.execute("INSERT INTO shown VALUES (1, 1, 'r', 5, 'main', 'v1', '[\"x\"]')")
         connection.execute("UPDATE counter SET seq = 1")
         connection.execute("PRAGMA user_version = 1")
     reader = Reader(path)
-    with pytest.raises(StoreError, match="has format 1, and 2 is read here: start a server on it once"):
+    with pytest.raises(StoreError, match="has format 1, and 3 is read here: start a server on it once"):
         list(reader.shown())
     reader.close()
     store = SQLiteStore(path)
     assert [shown for _, shown in store.shown()] == [Shown("r", "ann", 5, "main", "v1", ("x",))]
-    store.submit_shown(Shown("s", "ann", 6, "new", "v2", ("y",), shadow=True))
+    store.submit_shown(Shown("s", "ann", 6, "new", "v2", ("y",), shadow=True, explored={"y": 0.5}))
     store.flush()
-    assert [shown.shadow for _, shown in store.shown()] == [False, True]
+    assert [(shown.shadow, shown.explored) for _, shown in store.shown()] == [(False, {}), (True, {"y": 0.5})]
     store.close()
 
 

@@ -21,6 +21,7 @@ EXAMPLES = examples(
     "nextsession serve runs/vmisknn --host 0.0.0.0 --keys keys.toml --origin https://shop.example",
     "nextsession serve runs/sasrec --fallback runs/vsknn  # fills the lists that the first leaves short",
     "nextsession serve runs/vmisknn --shadow runs/sasrec  # asked too, seen by nobody",
+    "nextsession serve runs/sasrec --explore 0.05  # one place in twenty goes to items of which little is known",
     "nextsession serve runs/vmisknn --dry-run",
 )
 
@@ -41,6 +42,12 @@ def serve(
             "--shadow", metavar="\\[ARM=]FOLDER", help="A model that is asked too, and seen by nobody; repeat."
         ),
     ] = None,
+    explore: Annotated[
+        float,
+        typer.Option(
+            "--explore", min=0.0, max=1.0, help="Probability that a place, not the first, is given to a cold item."
+        ),
+    ] = 0.0,
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 chooses one.")] = 8000,
     workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Processes that answer.")] = 1,
@@ -96,8 +103,8 @@ def serve(
     Several artifacts are arms of a comparison: each visitor gets one of them, always the same.
     """
     settings = _settings(
-        artifacts, fallback=fallback, shadow=shadow, host=host, port=port, workers=workers, state=state, items=items,
-        history=history, history_after=history_after, models=models, keys=keys,
+        artifacts, fallback=fallback, shadow=shadow, explore=explore, host=host, port=port, workers=workers,
+        state=state, items=items, history=history, history_after=history_after, models=models, keys=keys,
         origin=origin, host_name=host_name, rate=rate, gap=gap, ttl=ttl, keep=keep, retention=retention,
         largest_body=largest_body, access_log=access_log,
     )  # fmt: skip
@@ -123,6 +130,7 @@ def _settings(
     *,
     fallback: str | None,
     shadow: list[str] | None,
+    explore: float,
     host: str,
     port: int,
     workers: int,
@@ -175,6 +183,7 @@ def _settings(
         history_after=history_after,
         models=tuple(models or ()),
         keys=None if keys is None else str(keys),
+        explore=explore,
         server=ServerSettings(
             largest_body=largest_body,
             rate=rate,

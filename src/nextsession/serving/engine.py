@@ -26,6 +26,7 @@ from nextsession.errors import StoreError, UnknownNameError
 from nextsession.serving.arms import Arm, Arms
 from nextsession.serving.chain import Chain, entries
 from nextsession.serving.events import NOTHING, Event, Kept, Outcome, Rules, Shown, kept, with_event
+from nextsession.serving.exploring import Exploring
 from nextsession.serving.histories import History
 from nextsession.serving.past import Past
 from nextsession.serving.questions import Answer, Question, Similar
@@ -75,13 +76,22 @@ class Asked:
 class Engine:
     """Models, a store, and what to do when one of them fails."""
 
-    def __init__(self, arms: Arms, store: Store, *, recent: Recent | None = None, past: Past | None = None) -> None:
-        """Take what was loaded and opened, and what is known of visitors from before."""
+    def __init__(
+        self,
+        arms: Arms,
+        store: Store,
+        *,
+        recent: Recent | None = None,
+        past: Past | None = None,
+        explore: float = 0.0,
+    ) -> None:
+        """Take what was loaded and opened, what visitors did before, and the share of places to explore with."""
         self.past = past
         self.arms = arms
         self.store = store
         self.recent = recent or Recent()
         self.chain = Chain(arms, self.recent)
+        self.exploring = Exploring(explore)
         self.shadows = Shadows(arms, self.chain, store)
         self._process, self._count = secrets.token_urlsafe(6), count()
         self._stock: str | None = None
@@ -102,6 +112,7 @@ class Engine:
         """Learn what other workers have done: what many want, what is out of stock.  Call it every second or so."""
         while self.recent.follow(self.store):
             pass
+        self.exploring.follow(self.store, self._all_served())
         noted = self.store.noted(_STOCK)
         if noted != self._stock or any(self._is_stale(served) for served in self._all_served()):
             self._stock = noted
@@ -173,6 +184,11 @@ class Engine:
         scored = thread_time()
         named = entries(served, codes, scores, "model")
         listed = self.chain.filled(named, served, history, question, now, allowed, degraded)
+        propensities: dict[str, float] = {}
+        if question.recorded:  # what is tried out must be noted
+            listed, propensities = self.exploring.explored(
+                listed, served, history, question, allowed, f"{arm.name}.{name}"
+            )
         self._cover(served)[codes] = True
         modelled = perf_counter()
         took = {"history": 1000 * (read - began), "model": 1000 * (modelled - read)}
@@ -191,7 +207,9 @@ class Engine:
             took["explain"] = 1000 * (perf_counter() - modelled)
         if question.visitor is not None and question.recorded:
             items = tuple(one.item for one in answer.items)
-            self.store.submit_shown(Shown(answer.request, question.visitor, now, arm.name, served.version, items))
+            self.store.submit_shown(
+                Shown(answer.request, question.visitor, now, arm.name, served.version, items, explored=propensities)
+            )
         rest = (submitted - started) + (thread_time() - scored)
         cpu = {"history": known - submitted, "model": scored - known, "list": rest}
         return Asked(question, now, answer, recorded, history, cpu)

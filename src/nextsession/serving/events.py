@@ -82,6 +82,8 @@ class Shown(msgspec.Struct, frozen=True):
     items: tuple[str, ...]
     shadow: bool = False
     """It was not shown: it is what a model that answers nobody would have listed.  No impression, no negative."""
+    explored: dict[str, float] = {}
+    """Items that were tried out, each with its propensity: the probability that it would stand where it stood."""
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):

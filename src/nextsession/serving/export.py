@@ -24,11 +24,12 @@ def rows(store: Store | Reader, *, after: int = 0, shown: bool = False) -> Itera
     """Give the events of a store, and with `shown` the items that were listed, as rows of a raw log.
 
     An item that was listed is a row with the action `shown` and the label 0, at the time of its list;
-    whoever trains decides what it means that nothing came of it.
+    whoever trains decides what it means that nothing came of it.  With `shown` rows have a `propensity`:
+    the probability with which an item that was tried out was put there, null for all others.
     """
     for _, event, _ in store.events(after):
         if event.action != SHOWN or shown:
-            yield {name: getattr(event, name) for name in COLUMNS}
+            yield {name: getattr(event, name) for name in COLUMNS} | ({"propensity": None} if shown else {})
     for _, listed in store.shown(after) if shown else ():
         if listed.shadow:  # nobody saw it
             continue
@@ -40,6 +41,7 @@ def rows(store: Store | Reader, *, after: int = 0, shown: bool = False) -> Itera
                 "action": SHOWN,
                 "label": 0,
                 "request": listed.request,
+                "propensity": listed.explored.get(item),
             }
 
 

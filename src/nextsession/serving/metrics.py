@@ -40,6 +40,7 @@ HELP = {
     "store_ok": "1 while events can be made durable.",
     "store_waiting": "Events that wait to be written.",
     "store_bytes": "Size of the store on the disk.",
+    "cold_items": "Items of the catalogue of an arm that may be explored.",
     "coverage": "Share of the catalogue that has been listed.",
     "process_cpu_seconds_total": "CPU time of the process.",
     "cpu_seconds_total": "CPU time by stage; the store has a thread of its own.",
@@ -143,7 +144,7 @@ def added(many: Iterable[Snapshot]) -> Snapshot:
         for k, v in one.sums.items():
             all_.sums[k] = all_.sums.get(k, 0.0) + v
         for k, v in one.gauges.items():
-            shared = k.startswith(("coverage", "store_bytes"))
+            shared = k.startswith(("coverage", "cold_items", "store_bytes"))
             least = k == "store_ok"
             have_ = all_.gauges.get(k)
             all_.gauges[k] = v if have_ is None else max(have_, v) if shared else min(have_, v) if least else have_ + v
@@ -166,7 +167,7 @@ def total(counters: Mapping[str, float], name: str, **labels: str) -> float:
 
 def fallback_share(counters: Mapping[str, float]) -> float:
     """Return the share of listed items that no model listed."""
-    everything = total(counters, "items_total")
+    everything = total(counters, "items_total") - total(counters, "items_total", source="explore")
     return 1 - total(counters, "items_total", source="model") / everything if everything else 0.0
 
 

@@ -36,6 +36,10 @@ def operations(server: Server) -> dict[str, Any]:
         "history": list(server.metrics.history),
         "answers": {source: total(counters, "items_total", source=source) for source in get_args(Source)},
         "chain": server.engine.chain.order,
+        "explore": {
+            "share": server.engine.exploring.share,
+            "cold": {arm.name: since.gauges.get(f'cold_items{{arm="{arm.name}"}}') for arm in server.engine.arms},
+        },
         "degraded": {what: total(counters, "degraded_total", what=what) for what in ("store", "model", "fallback")},
         "fallback_share": fallback_share(counters),
         "cold_share": total(counters, "history_events_total", known="no") / read if read else 0.0,

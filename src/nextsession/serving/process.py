@@ -70,6 +70,8 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ()
     """Folders that artifacts may be loaded from later; by default those of the first."""
     keys: str | None = None
+    explore: float = 0.0
+    """Probability with which a place of a list is given to an item of which little is known."""
     server: ServerSettings = ServerSettings()
 
 
@@ -111,7 +113,7 @@ def build(settings: ServeSettings, *, clock: Callable[[], int]) -> Server:
         arms = Arms(loaded, now=now, roles=settings.roles)
         folders = settings.models or tuple(str(Path(place).resolve().parent) for place in settings.artifacts.values())
         return Server(
-            Engine(arms, store, past=_past(settings)),
+            Engine(arms, store, past=_past(settings), explore=settings.explore),
             load,
             clock,
             models=tuple(Path(folder) for folder in folders),
@@ -303,6 +305,7 @@ def described(server: Server) -> dict[str, Any]:
             for arm in server.engine.arms
         ],
         "chain": server.engine.chain.order,
+        "explore": server.engine.exploring.share,
         "store": server.engine.store.health(),
         "keys": not server.keys.open,
     }

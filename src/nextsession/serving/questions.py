@@ -10,8 +10,8 @@ from nextsession.serving.events import Event, Outcome
 
 ItemId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
 VisitorId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
-Source: TypeAlias = Literal["model", "fallback", "recent", "usual", "any"]
-"""Where an item of a list comes from, in the order in which the sources are asked."""
+Source: TypeAlias = Literal["model", "fallback", "recent", "usual", "any", "explore"]
+"""Where an item of a list comes from, in the order in which the sources are asked; and those that are tried out."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):

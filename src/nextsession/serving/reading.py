@@ -21,9 +21,10 @@ _EVENTS = (
     "FROM events e JOIN people p ON p.person = e.person WHERE"
 )
 _SHOWN = (
-    "SELECT s.seq, s.request, p.name, s.time, s.arm, s.version, s.items, s.shadow "
+    "SELECT s.seq, s.request, p.name, s.time, s.arm, s.version, s.items, s.shadow, s.explored "
     "FROM shown s JOIN people p USING (person)"
 )
+_EXPLORED = msgspec.json.Decoder(dict[str, float])
 _ITEMS = msgspec.json.Decoder(tuple[str, ...])
 
 
@@ -155,5 +156,6 @@ def _stored(row: Any) -> Stored:
 
 
 def _shown(row: Any) -> tuple[int, Shown]:
-    seq, request, visitor, time, arm, version, items, shadow = row
-    return seq, Shown(request, visitor, time, arm, version, _ITEMS.decode(items), bool(shadow))
+    seq, request, visitor, time, arm, version, items, shadow, explored = row
+    known = {} if explored is None else _EXPLORED.decode(explored)
+    return seq, Shown(request, visitor, time, arm, version, _ITEMS.decode(items), bool(shadow), known)

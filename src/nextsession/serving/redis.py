@@ -68,7 +68,7 @@ class _Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 _pack = msgspec.msgpack.Encoder().encode
 _entries = msgspec.msgpack.Decoder(list[_Entry])
 _packed_event = msgspec.msgpack.Decoder(tuple[int, int, str, str, int])
-_packed_list = msgspec.msgpack.Decoder(tuple[str, str, str, tuple[str, ...], bool])
+_packed_list = msgspec.msgpack.Decoder(tuple[str, str, str, tuple[str, ...], bool, dict[str, float]])
 
 
 class RedisStore(Store):
@@ -125,7 +125,7 @@ class RedisStore(Store):
 
     def submit_shown(self, shown: Shown) -> None:
         """Add a list that was shown."""
-        packed = _pack((shown.request, shown.arm, shown.version, shown.items, shown.shadow))
+        packed = _pack((shown.request, shown.arm, shown.version, shown.items, shown.shadow, shown.explored))
         with contextlib.suppress(StoreError):  # an answer is worth more than the note that it was given
             self._submit("list", [*_named(shown.visitor), shown.time, packed])
 
@@ -368,5 +368,5 @@ def _stored(seq: bytes, name: bytes, entry: bytes) -> Stored:
 
 def _shown(seq: bytes, name: bytes, entry: bytes) -> tuple[int, Shown]:
     _, at = _LIST.unpack_from(entry)
-    request, arm, version, items, shadow = _packed_list.decode(entry[_LIST.size :])
-    return int(seq), Shown(request, _id(name), int(at), arm, version, items, shadow)
+    request, arm, version, items, shadow, explored = _packed_list.decode(entry[_LIST.size :])
+    return int(seq), Shown(request, _id(name), int(at), arm, version, items, shadow, explored)

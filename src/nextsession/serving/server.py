@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from nextsession.errors import ConfigError, NextSessionError, StoreError
 from nextsession.serving.arms import Arm, Role
@@ -198,6 +199,9 @@ class Server:
                 now.counters[f"shadow_{what}_total{series}"] = getattr(tally, what)
             now.histograms[f"shadow_seconds{series}"] = list(tally.buckets)
             now.sums[f"shadow_seconds{series}"] = tally.seconds
+        for arm in self.engine.arms if self.engine.exploring.share else ():
+            cold = self.engine.exploring.cold(arm.served)
+            self.metrics.gauge(f'cold_items{{arm="{arm.name}"}}', float(np.count_nonzero(cold)))
         for arm in self.engine.arms:
             self.metrics.gauge(f'coverage{{arm="{arm.name}"}}', self.engine.coverage(arm))
 

@@ -115,7 +115,7 @@ class Shadows:
         spent = perf_counter() - began
         tally.buckets[bisect_left(EDGES, spent)] += 1
         tally.seconds += spent
-        served = {one.item for one in copy.answer.items}
+        served = {one.item for one in copy.answer.items if one.source != "explore"}
         tally.overlap += len(served.intersection(items)) / len(served) if served else float(not items)
         tally.answers += 1
         question, answer = copy.question, copy.answer

@@ -25,7 +25,7 @@ from nextsession.serving.events import (
     with_event,
 )
 
-VERSION = 2
+VERSION = 3
 SCHEMA = (
     """CREATE TABLE events (seq INTEGER PRIMARY KEY, person INTEGER NOT NULL, id TEXT NOT NULL, item TEXT NOT NULL,
        time INTEGER NOT NULL, received INTEGER NOT NULL, action TEXT NOT NULL, label INTEGER NOT NULL,
@@ -33,7 +33,7 @@ SCHEMA = (
     "CREATE UNIQUE INDEX event_ids ON events (person, id)",
     """CREATE TABLE shown (seq INTEGER PRIMARY KEY, person INTEGER NOT NULL, request TEXT NOT NULL,
        time INTEGER NOT NULL, arm TEXT NOT NULL, version TEXT NOT NULL, items BLOB NOT NULL,
-       shadow INTEGER NOT NULL DEFAULT 0)""",
+       shadow INTEGER NOT NULL DEFAULT 0, explored BLOB)""",
     "CREATE INDEX shown_to ON shown (person)",
     "CREATE TABLE visitors (visitor TEXT PRIMARY KEY, person INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX identities ON visitors (person)",
@@ -43,7 +43,10 @@ SCHEMA = (
     "CREATE TABLE counter (seq INTEGER NOT NULL)",
     "INSERT INTO counter VALUES (0)",
 )
-SINCE = {1: ("ALTER TABLE shown ADD COLUMN shadow INTEGER NOT NULL DEFAULT 0",)}
+SINCE = {
+    1: ("ALTER TABLE shown ADD COLUMN shadow INTEGER NOT NULL DEFAULT 0",),
+    2: ("ALTER TABLE shown ADD COLUMN explored BLOB",),
+}
 """What makes a file of each older version one of the next."""
 
 RECORDS = msgspec.msgpack.Decoder(Record)
@@ -142,7 +145,7 @@ class Writing:
             return
         self._seq += 1
         self._do(
-            "INSERT INTO shown VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO shown VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self._seq,
                 self._person(shown.visitor),
@@ -152,6 +155,7 @@ class Writing:
                 shown.version,
                 _JSON(shown.items),
                 shown.shadow,
+                _JSON(shown.explored) if shown.explored else None,
             ),
         )
 

@@ -232,7 +232,10 @@ def check_standing(subject: StoreSubject) -> None:
 def check_shown(subject: StoreSubject) -> None:
     """Lists that were shown come back whole and in order, under the id that their visitor was merged into."""
     store = subject.open(Rules())
-    lists = [Shown(f"r{i}", "anon", NOW + i, "main", "v1", ("x", f"y{i}"), shadow=i == 1) for i in range(3)]
+    lists = [
+        Shown(f"r{i}", "anon", NOW + i, "main", "v1", ("x", f"y{i}"), shadow=i == 1, explored={"x": 0.25} if i else {})
+        for i in range(3)
+    ]
     for shown in lists:
         store.submit_shown(shown)
     store.flush()

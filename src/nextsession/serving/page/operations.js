@@ -101,7 +101,7 @@ function stages(x) {
   );
 }
 
-const SOURCES = { model: "the model", fallback: "the fallback", recent: "wanted lately", usual: "usually wanted", any: "anything" };
+const SOURCES = { model: "the model", fallback: "the fallback", recent: "wanted lately", usual: "usually wanted", any: "anything", explore: "tried out" };
 
 function sources(x) {
   const total = Object.values(x.answers).reduce((sum, n) => sum + n, 0);
@@ -109,7 +109,8 @@ function sources(x) {
     "Where items come from",
     "half",
     h("p", {}, h("small", {}, "A list is filled from the first of these, then from the next, until it is long enough.")),
-    h("ul", { class: "reached" }, x.chain.map((name) => [name, SOURCES[name]]).map(([name, told]) => h("li", {}, h("span", {}, told), bar(total ? x.answers[name] / total : 0, total ? `${percent(x.answers[name] / total)} · ${count(x.answers[name])}` : "–")))),
+    x.explore.share ? h("p", {}, h("small", {}, `Places but the first go with probability ${percent(x.explore.share)} to items of which little is known: ${Object.entries(x.explore.cold).map(([arm, n]) => `${arm} has ${count(n || 0)}`).join(", ")}.`)) : null,
+    h("ul", { class: "reached" }, [...x.chain, ...(x.explore.share ? ["explore"] : [])].map((name) => [name, SOURCES[name]]).map(([name, told]) => h("li", {}, h("span", {}, told), bar(total ? x.answers[name] / total : 0, total ? `${percent(x.answers[name] / total)} · ${count(x.answers[name])}` : "–")))),
     h("p", {}, h("small", {}, `${percent(x.cold_share)} of the events read are of items that no model knows. Of the catalogue ${Object.entries(x.coverage).map(([arm, share]) => `${arm} has listed ${percent(share)}`).join(", ")}.`)),
   );
 }

@@ -201,7 +201,7 @@ function row(answer, one, rank) {
 
 function bar(one) {
   if (!one.because.length) {
-    const told = { model: "no single event", fallback: "of another model", recent: "wanted lately", usual: "wanted by many", any: "to fill the list" };
+    const told = { model: "no single event", fallback: "of another model", recent: "wanted lately", usual: "wanted by many", any: "to fill the list", explore: "tried out" };
     return h("span", { class: "source" }, told[one.source]);
   }
   return one.because.map((cause) =>

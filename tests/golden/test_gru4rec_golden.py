@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from nextsession.models.gru4rec import _next_state
-from nextsession.nn.gru4rec_cell import forward
+from nextsession.nn.gru4rec_cell import forward, walk
 from nextsession.nn.gru4rec_epoch import move
 from nextsession.nn.gru4rec_losses import BPR_MAX, ELU, LINEAR, TOP1, TOP1_MAX, cross_entropy, pairwise
 from nextsession.nn.gru4rec_products import LANES
@@ -59,7 +58,8 @@ def test_the_two_forms_of_the_cell(reset_gate, expected):
     state = np.array([0.7, -0.4], np.float32)
     u = [[[0.4, 0.1], [-0.2, 0.3]], [[-0.6, 0.2], [0.1, 0.5]], [[0.5, -0.3], [0.2, 0.4]]]
     u = np.concatenate([np.array(block, np.float32).T for block in u])  # the values are those of h U, ours of U h
-    answered = _next_state(gates[None], u, np.zeros((6, 2), np.float32), state[None], reset_gate)[0]
+    one = np.array([0, 1])
+    answered = walk(gates[None].copy(), one, state[None], u, np.zeros((6, 2), np.float32), reset_gate == "after")[0]
     assert answered == pytest.approx(expected, abs=1e-5)
     wide = np.zeros((6, LANES), np.float32), np.zeros((2, LANES), np.float32), np.zeros((2, LANES), np.float32)
     wide[0][:, 3], wide[2][:, 3] = gates, state

@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional
 
 from nextsession import SessionLog
-from nextsession.models.gru4rec import GRU4Rec, _next_state
-from nextsession.nn.gru4rec_cell import weights_of
+from nextsession.models.gru4rec import GRU4Rec
+from nextsession.nn.gru4rec_cell import walk, weights_of
 from nextsession.nn.gru4rec_epoch import epoch
 from nextsession.nn.gru4rec_math import draw, drop, hash_64
 from nextsession.nn.gru4rec_products import padded
@@ -233,7 +233,7 @@ def test_resetting_after_is_the_cell_of_torch():
     rng = np.random.default_rng(0)
     x, h = rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=(4, 5)).astype(np.float32)
     w, u, bias = (rng.normal(size=shape).astype(np.float32) for shape in ((15, 3), (15, 5), (6, 5)))
-    found = _next_state(x @ w.T, u, bias, h, "after")
+    found = walk(x @ w.T, np.arange(5), h, u, bias, True)
     theirs = torch.nn.GRUCell(3, 5)
     turned = np.repeat([1, -1, 1], 5).astype(np.float32)  # their z keeps what ours replaces
     with torch.no_grad():

@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 
 from nextsession.config import Runtime, Settings
 from nextsession.data.cases import Cases
-from nextsession.data.log import SessionLog
+from nextsession.data.log import SessionLog, offsets_of
 from nextsession.errors import TrainingError
-from nextsession.nn.gru4rec_cell import size_of, weights_of
+from nextsession.nn.gru4rec_cell import size_of, walk, weights_of
 from nextsession.nn.gru4rec_epoch import EMBEDDINGS, Moved, Rules, Sampling, epoch
 from nextsession.nn.gru4rec_losses import ACTIVATIONS, LOSSES
 from nextsession.nn.gru4rec_math import alias_table
@@ -25,6 +25,7 @@ CURVE = ("epoch", "loss", "validation", "cpu_seconds")
 """Columns of `curve_`."""
 
 _NEVER = np.float32(-1e9)  # the bias of an item that no training event held: it comes last
+_EVENTS = 20_000  # whose gates are computed together when answers are given
 _CUTOFF = 20  # length of the lists of a validation
 
 
@@ -269,23 +270,29 @@ class GRU4Rec(Recommender[GRU4RecSettings]):
     def _states(
         self, items: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Return the state of the last layer after each row of events, `(B, H)`; all rows walk side by side."""
-        shape = self._shape()
-        order = np.argsort(-lengths, kind="stable")  # longest first: whoever still walks stands in front
-        starts, lengths = starts[order], lengths[order]
-        states = [np.zeros((len(starts), int(units)), np.float32) for units in shape.n_units]
-        cells = [weights_of(self.cells_, layer, shape.n_inputs, shape.n_units) for layer in range(len(states))]
-        table = self.inputs_ if shape.of_item else self.items_[:, :-2]
-        for step in range(int(lengths.max(initial=0))):
-            n = int(np.searchsorted(-lengths, -step))
-            x = table[items[starts[:n] + step]]
-            for (w, u, bias), state, n_inputs in zip(cells, states, shape.n_inputs, strict=True):
-                gates = x @ w[:, :n_inputs].T if n_inputs else x
-                units = state.shape[1]
-                x = state[:n] = _next_state(gates, u[:, :units], bias[:, :units], state[:n], self.config.reset_gate)
-        found = np.empty_like(states[-1])
-        found[order] = states[-1]
-        return found
+        """Return the state of the last layer after each row of events, `(B, H)`; no row is empty."""
+        ends = np.cumsum(lengths)
+        parts, first = [np.zeros((0, self.config.layers[-1]), np.float32)], 0
+        while first < len(lengths):  # so many rows that their gates fit in memory
+            some = _EVENTS + (ends[first - 1] if first else 0)
+            last = max(first + 1, int(np.searchsorted(ends, some, side="right")))
+            parts.append(self._walked(items, starts[first:last], lengths[first:last]))
+            first = last
+        return np.concatenate(parts)
+
+    def _walked(
+        self, items: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        shape, after = self._shape(), self.config.reset_gate == "after"
+        offsets = offsets_of(lengths)
+        places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        x: NDArray[np.float32] = (self.inputs_ if shape.of_item else self.items_[:, :-2])[items[places]]
+        for layer, (n_inputs, units) in enumerate(zip(shape.n_inputs, shape.n_units, strict=True)):
+            w, u, bias = weights_of(self.cells_, layer, shape.n_inputs, shape.n_units)
+            nothing = np.zeros((len(lengths), units), np.float32)
+            x = walk(x @ w[:, :n_inputs].T if n_inputs else x, offsets, nothing, u, bias, after)
+        last: NDArray[np.float32] = x[offsets[1:] - 1]
+        return last
 
     @classmethod
     def examples(cls) -> list[dict[str, Any]]:
@@ -301,24 +308,3 @@ class GRU4Rec(Recommender[GRU4RecSettings]):
 def _uniform(rng: np.random.Generator, n_rows: int, n_columns: int) -> NDArray[np.float32]:
     bound = math.sqrt(6 / max(n_rows + n_columns, 1))
     return rng.uniform(-bound, bound, (n_rows, n_columns)).astype(np.float32)
-
-
-def _next_state(
-    gates: NDArray[np.float32],
-    u: NDArray[np.float32],
-    bias: NDArray[np.float32],
-    state: NDArray[np.float32],
-    reset_gate: str,
-) -> NDArray[np.float32]:
-    """Return the state after one more event, `(B, H)`; `gates` `(B, 3H)` is what the input adds to r, z and c."""
-    units = state.shape[1]
-    inward = gates + bias[:3].reshape(-1)
-    both = inward[:, : 2 * units] + state @ u[: 2 * units].T + bias[3:5].reshape(-1)
-    both = np.float32(0.5) * (np.tanh(np.float32(0.5) * both) + 1)  # the logistic function, which cannot overflow so
-    r, z = both[:, :units], both[:, units:]
-    if reset_gate == "after":
-        inner = r * (state @ u[2 * units :].T + bias[5])
-    else:
-        inner = (r * state) @ u[2 * units :].T
-    after: NDArray[np.float32] = (1 - z) * state + z * np.tanh(inward[:, 2 * units :] + inner)
-    return after

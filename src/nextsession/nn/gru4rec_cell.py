@@ -14,7 +14,7 @@ All weights of all layers are one vector, so that the optimiser is one loop; `we
 import numpy as np
 from numpy.typing import NDArray
 
-from nextsession.compiled import compiled
+from nextsession.compiled import compiled, compiled_fast
 from nextsession.nn.gru4rec_math import in_order, sigmoid, tanh
 from nextsession.nn.gru4rec_products import multiply, multiply_transposed, padded, transpose
 
@@ -116,6 +116,53 @@ def forward(
         for b in range(lanes):
             new[b] = tanh(new[b] + shift)
             to[b] = (one - z[b]) * h[b] + z[b] * new[b]
+
+
+@compiled_fast
+def walk(
+    gates: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    begin: NDArray[np.float32],
+    u: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    reset_after: bool,
+) -> NDArray[np.float32]:
+    """Return the state after each event of rows that lie end to end, `(N, H)`: what answers need, one row at a time.
+
+    Args:
+        gates: `(N, 3H)` what the inputs add to r, z and c: `W x`; used up.
+        offsets: `(B + 1,)` where rows begin.
+        begin: `(B, H)` the state before each row.
+        u: The recurrent weights.
+        bias: As `weights_of` gives it.
+        reset_after: Which of the two forms.
+    """
+    units, one = gates.shape[1] // 3, np.float32(1)
+    states = np.empty((len(gates), units), np.float32)
+    h, inner = np.empty(units, np.float32), np.empty(units, np.float32)
+    for b in range(len(offsets) - 1):
+        h[:] = begin[b]
+        for e in range(offsets[b], offsets[b + 1]):
+            gate, to = gates[e], states[e]
+            for i in range(2 * units):
+                total = gate[i]
+                for j in range(units):
+                    total += u[i, j] * h[j]
+                gate[i] = total
+            for i in range(units):
+                gate[i] = sigmoid(gate[i] + bias[0, i] + bias[3, i])
+                gate[units + i] = sigmoid(gate[units + i] + bias[1, i] + bias[4, i])
+                inner[i] = h[i] if reset_after else gate[i] * h[i]
+            for i in range(units):
+                total = np.float32(0)
+                for j in range(units):
+                    total += u[2 * units + i, j] * inner[j]
+                gate[2 * units + i] += gate[i] * (total + bias[5, i]) if reset_after else total
+            for i in range(units):
+                z = gate[units + i]
+                to[i] = (one - z) * h[i] + z * tanh(gate[2 * units + i] + bias[2, i])
+            h[:] = to
+    return states
 
 
 @in_order

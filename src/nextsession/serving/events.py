@@ -12,12 +12,15 @@ Pure values and functions: no file, no clock.  Stores share them, so that all fo
 import bisect
 import hashlib
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
 DAY = 86_400_000
+
+_PLACE = attrgetter("time", "seq")
 
 SHOWN = "shown"
 """The action of an item that was shown: it is kept in the log for training, never in a record."""
@@ -190,9 +193,11 @@ def record_of(events: Iterable[tuple[Kept, int]], rules: Rules) -> Record:
         if received - touched > rules.ttl:
             run = []
         run.append(one)
-        touched = max(touched, received)
+        if received > touched:
+            touched = received
     if run:
-        record = Record(touched, tuple(sorted(run, key=lambda e: (e.time, e.seq))[-rules.keep :]))
+        run.sort(key=_PLACE)
+        record = Record(touched, tuple(run[-rules.keep :]))
     return record
 
 

@@ -1,7 +1,6 @@
 """What is done to the tables of a `SQLiteStore` inside one transaction."""
 
 import sqlite3
-from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -52,6 +51,10 @@ SINCE = {
 RECORDS = msgspec.msgpack.Decoder(Record)
 _ENCODE = msgspec.msgpack.Encoder().encode
 _JSON = msgspec.json.Encoder().encode
+_OF_SOME = """SELECT seq, id, item, time, received, action, label, person FROM events
+               WHERE +person >= ? AND +person < ? ORDER BY seq"""  # + : not by the index, which lies in another order
+_AT_ONCE = 250_000
+"""Events that are held in memory while records are made again, about."""
 _OF_PERSON = "SELECT seq, id, item, time, received, action, label FROM events WHERE person = ? ORDER BY seq"
 
 
@@ -84,7 +87,7 @@ class Writing:
 
     def __init__(self, connection: sqlite3.Connection, rules: Rules, recent: Recent | None = None) -> None:
         """Begin: somebody else has begun the transaction."""
-        self._do = connection.execute
+        self._do, self._many = connection.execute, connection.executemany
         self._rules = rules
         self._recent = recent
         self._seq: int = self._do("SELECT seq FROM counter").fetchone()[0]
@@ -221,14 +224,18 @@ class Writing:
         self._upset, self._recent = True, None
         self._records, self._changed = {}, set()
         self._do("UPDATE people SET touched = NULL, record = NULL WHERE record IS NOT NULL")
-        rows = self._do("SELECT seq, id, item, time, received, action, label, person FROM events ORDER BY person, seq")
-        made = []
-        for person, mine in groupby(rows, key=lambda row: row[7]):
-            record = record_of(map(_kept, mine), self._rules)
-            if record is not NOTHING:
-                made.append((record.touched, _ENCODE(record), person))
-        for row in made:
-            self._do("UPDATE people SET touched = ?, record = ? WHERE person = ?", row)
+        people, events = self._do("SELECT (SELECT max(person) FROM people), (SELECT count(*) FROM events)").fetchone()
+        step = 1 + (people or 0) // (1 + events // _AT_ONCE)
+        return sum(self._rebuild(start, start + step) for start in range(0, (people or 0) + 1, step))
+
+    def _rebuild(self, start: int, stop: int) -> int:
+        """Make the records of people `start..stop`; to read the log as it lies is faster than to have it sorted."""
+        events: dict[int, list[Any]] = {}
+        for row in self._do(_OF_SOME, (start, stop)):
+            events.setdefault(row[7], []).append(row)
+        records = [(record_of(map(_kept, mine), self._rules), person) for person, mine in events.items()]
+        made = [(r.touched, _ENCODE(r), person) for r, person in records if r is not NOTHING]
+        self._many("UPDATE people SET touched = ?, record = ? WHERE person = ?", made)
         return len(made)
 
     def note(self, name: str, value: str | None) -> None:

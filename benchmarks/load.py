@@ -145,8 +145,20 @@ class Load:
         connection.transport.close()
         stages = re.findall(rb'nextsession_cpu_seconds_total{stage="(\w+)"} ([\d.]+)', body)
         found = {name.decode(): float(seconds) for name, seconds in stages}
+        buckets = re.findall(rb'nextsession_seconds_bucket{stage="(\w+)",le="([\d.+Inf]+)"} (\d+)', body)
+        self.buckets = [(stage.decode(), float(edge), int(count)) for stage, edge, count in buckets]
         answering = sum(cpu_of_thread(f"/proc/{pid}/task/{pid}/stat") for pid in family(self.args.pid))
         return {"all": cpu_of(self.args.pid), "answering": answering, **found}
+
+    def waits(self):
+        """Return percentiles of the wall times of stages, in ms: the upper edges of the buckets they lie in."""
+        found = {}
+        for stage in dict.fromkeys(stage for stage, _, _ in self.buckets):
+            edges = [(edge, count) for one, edge, count in self.buckets if one == stage]
+            total = edges[-1][1]
+            at = {q: next(edge for edge, count in edges if count >= q / 100 * total) for q in (50, 90, 99)}
+            found[stage] = {f"p{q}": round(1000 * edge, 2) for q, edge in at.items()}
+        return found
 
     def by_stage(self):
         """Return the CPU microseconds of a request by stage."""
@@ -327,7 +339,7 @@ def measured(args, ready, before):
         "at": time.strftime("%Y-%m-%d"),
     }
     if args.pid:
-        row["cpu_us"] = load.by_stage()
+        row["cpu_us"], row["stages_ms"] = load.by_stage(), load.waits()
         row["server_mb"] = [round(memory, 1), round(memory_of(args.pid), 1)]
         row["workers"], row["ready_s"] = args.workers, None if ready is None else round(ready, 2)
     return row

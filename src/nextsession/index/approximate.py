@@ -51,6 +51,7 @@ class Approximate(ItemIndex):
         super().__init__(vectors)
         self.effort = _EFFORTS[0]
         self._bits: tuple[NDArray[np.bool_], NDArray[np.uint8]] | None = None
+        self._unlimited: tuple[int, Any] = 0, None  # an effort, and the parameters for it: to make them takes 20 us
 
     @classmethod
     def build(
@@ -90,9 +91,14 @@ class Approximate(ItemIndex):
     ) -> Sequence[NDArray[np.int64]]:
         wanted = queries[:, self._columns]
         unlike = np.count_nonzero(queries, axis=1) > np.count_nonzero(wanted, axis=1)
-        selector = None if allowed is None else self._selector(allowed)
-        asked, most = self._asked(wanted), min(k + DEPTH, len(self._codes))
-        _, places = self._index.search(asked, most, params=self._parameters(selector))
+        if allowed is not None:
+            parameters = self._parameters(self._selector(allowed))
+        elif self._unlimited[0] == self.effort:
+            parameters = self._unlimited[1]
+        else:
+            parameters = self._parameters(None)
+            self._unlimited = self.effort, parameters
+        _, places = self._index.search(self._asked(wanted), min(k + DEPTH, len(self._codes)), params=parameters)
         found = [self._codes[row[row >= 0]] for row in places]
         for row in np.flatnonzero(unlike):  # a query unlike all that the index was made for, such as nobody's
             limits = Limits(np.zeros(2, np.int64), np.zeros(0, np.int32), allowed)

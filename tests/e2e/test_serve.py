@@ -271,6 +271,7 @@ def test_a_fallback_and_shadows_are_arms_that_answer_nobody(models):
         (["{v0}", "--fallback", "v0={v0}"], "Two artifacts would be the arm 'v0'"),
         (["{v0}", "--fallback", "{v0}:2"], "--fallback takes no weight"),
         (["{v0}", "--shadow", "v1={v0}:0.5"], "--shadow takes no weight"),
+        (["{v0}", "--index", "best"], "--index must be one of exact, ivf, pq, hnsw, got 'best'"),
         (["a.b={v0}"], "An arm needs a name of letters, digits, - and _, got 'a.b'"),
     ],
 )

@@ -42,7 +42,7 @@ def test_models_without_vectors_have_no_index():
         build_index(markov, "ivf")
 
 
-@pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw"])
+@pytest.mark.parametrize("kind", ["exact", "ivf", "pq", "hnsw"])
 def test_an_index_lies_beside_its_model_and_is_served(model, kind, tmp_path):
     place = tmp_path / "m"
     model.save(place)

@@ -11,13 +11,14 @@ from nextsession.errors import ConfigError
 
 EXAMPLES = examples(
     "nextsession index runs/sasrec",
+    "nextsession index runs/sasrec --kind pq  # less memory, more time for a list",
     "nextsession index runs/gru4rec --kind ivf --least-recall 0.99 --json",
 )
 
 
 def index(
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A model that `fit` wrote.")],
-    kind: Annotated[str, typer.Option("--kind", metavar="ivf|hnsw|exact", help="How items are found.")] = "ivf",
+    kind: Annotated[str, typer.Option("--kind", metavar="ivf|pq|hnsw|exact", help="How items are found.")] = "ivf",
     least_recall: Annotated[
         float, typer.Option("--least-recall", min=0.0, max=1.0, help="Share of the exact best 100 that is promised.")
     ] = 0.97,

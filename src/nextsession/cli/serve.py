@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -10,6 +10,7 @@ from nextsession.cli.terminal import DryRun, examples, remark, show_json
 from nextsession.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
+    from nextsession.index.kept import Kind
     from nextsession.serving.arms import Role
     from nextsession.serving.process import ServeSettings
 
@@ -22,6 +23,7 @@ EXAMPLES = examples(
     "nextsession serve runs/sasrec --fallback runs/vsknn  # fills the lists that the first leaves short",
     "nextsession serve runs/vmisknn --shadow runs/sasrec  # asked too, seen by nobody",
     "nextsession serve runs/sasrec --explore 0.05  # one place in twenty goes to items of which little is known",
+    "nextsession serve runs/sasrec --index ivf  # built in the background, taken into use when it keeps its promise",
     "nextsession serve runs/vmisknn --dry-run",
 )
 
@@ -40,6 +42,12 @@ def serve(
         list[str] | None,
         typer.Option(
             "--shadow", metavar="\\[ARM=]FOLDER", help="A model that is asked too, and seen by nobody; repeat."
+        ),
+    ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            "--index", metavar="ivf|pq|hnsw|exact", help="Build such an index for models without, while serving."
         ),
     ] = None,
     explore: Annotated[
@@ -103,9 +111,9 @@ def serve(
     Several artifacts are arms of a comparison: each visitor gets one of them, always the same.
     """
     settings = _settings(
-        artifacts, fallback=fallback, shadow=shadow, explore=explore, host=host, port=port, workers=workers,
-        state=state, items=items, history=history, history_after=history_after, models=models, keys=keys,
-        origin=origin, host_name=host_name, rate=rate, gap=gap, ttl=ttl, keep=keep, retention=retention,
+        artifacts, fallback=fallback, shadow=shadow, explore=explore, index=index, host=host, port=port,
+        workers=workers, state=state, items=items, history=history, history_after=history_after, models=models,
+        keys=keys, origin=origin, host_name=host_name, rate=rate, gap=gap, ttl=ttl, keep=keep, retention=retention,
         largest_body=largest_body, access_log=access_log,
     )  # fmt: skip
     from nextsession.serving.logs import to_stderr
@@ -131,6 +139,7 @@ def _settings(
     fallback: str | None,
     shadow: list[str] | None,
     explore: float,
+    index: str | None,
     host: str,
     port: int,
     workers: int,
@@ -184,6 +193,7 @@ def _settings(
         models=tuple(models or ()),
         keys=None if keys is None else str(keys),
         explore=explore,
+        index=None if index is None else _kind(index),
         server=ServerSettings(
             largest_body=largest_body,
             rate=rate,
@@ -221,6 +231,15 @@ def _idle(flag: str, text: str) -> tuple[str, str, float]:
     if weight != 1.0:
         raise ConfigError(f"{flag} takes no weight, got {text!r}: it answers no visitors of its own.")
     return found, place, 0.0
+
+
+def _kind(text: str) -> "Kind":
+    from nextsession.index.kept import Kind
+
+    if text not in get_args(Kind):
+        raise ConfigError(f"--index must be one of {', '.join(get_args(Kind))}, got {text!r}.")
+    found: Kind = text  # type: ignore[assignment]
+    return found
 
 
 def _duration(flag: str, text: str) -> int:

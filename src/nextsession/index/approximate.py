@@ -1,10 +1,10 @@
-"""Indexes of Faiss: inverted lists of quantised vectors, and graphs (needs the extra `index`)."""
+"""Indexes of Faiss: inverted lists of vectors in bytes or in codes, and graphs (needs the extra `index`)."""
 
 import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ _TRAINED_ON = 40
 """Vectors for each inverted list from which the lists are learnt."""
 _ROUNDS = 10
 """Of learning the lists."""
+_CHOICES, _TOGETHER = 256, 4
+"""Codes of a byte, and the numbers that one stands for."""
 _WIDE = 16
 """Faiss compares vectors of bytes quickly where their width is a multiple of this, and number by number elsewhere."""
 
@@ -45,6 +47,8 @@ class Approximate(ItemIndex):
     _columns: NDArray[np.int64]  # those that queries read
     _codes: NDArray[np.int64]  # (n,) the items that are in it
     _index: Any
+    _fetched: ClassVar[int] = 1
+    """So many times as many items are fetched as are wanted, for scores in the index to be off the exact ones."""
 
     def __init__(self, vectors: NDArray[np.float32]) -> None:
         """Take the vectors."""
@@ -98,7 +102,8 @@ class Approximate(ItemIndex):
         else:
             parameters = self._parameters(None)
             self._unlimited = self.effort, parameters
-        _, places = self._index.search(self._asked(wanted), min(k + DEPTH, len(self._codes)), params=parameters)
+        most = min(self._fetched * (k + DEPTH), len(self._codes))
+        _, places = self._index.search(self._asked(wanted), most, params=parameters)
         found = [self._codes[row[row >= 0]] for row in places]
         for row in np.flatnonzero(unlike):  # a query unlike all that the index was made for, such as nobody's
             limits = Limits(np.zeros(2, np.int64), np.zeros(0, np.int32), allowed)
@@ -160,13 +165,18 @@ class InvertedLists(Approximate):
         learnt.train(some / np.maximum(np.linalg.norm(some, axis=1, keepdims=True), 1e-9))
         chooser = library.IndexFlatIP(wide)
         chooser.add(learnt.centroids)
-        bytes_, metric = library.ScalarQuantizer.QT_8bit, library.METRIC_INNER_PRODUCT
-        index = library.IndexIVFScalarQuantizer(chooser, wide, lists, bytes_, metric, False)
+        index = self._empty(chooser, wide, lists, n)
         index.train(some)
         index.add(padded)
         chooser.reset()
         chooser.add(_promises(padded, width, [_members(index, number) for number in range(lists)]))
         return index
+
+    def _empty(self, chooser: Any, wide: int, lists: int, n: int) -> Any:
+        """Return an index of Faiss that will hold `n` vectors, and how it holds them: here a byte for each number."""
+        library = faiss()
+        bytes_, metric = library.ScalarQuantizer.QT_8bit, library.METRIC_INNER_PRODUCT
+        return library.IndexIVFScalarQuantizer(chooser, wide, lists, bytes_, metric, False)
 
     def _asked(self, wanted: NDArray[np.float32]) -> NDArray[np.float32]:
         """Add the length of each query, which the scatter of a list is multiplied with."""
@@ -180,6 +190,26 @@ class InvertedLists(Approximate):
     def _parameters(self, selector: Any) -> Any:
         more = {} if selector is None else {"sel": selector}
         return faiss().SearchParametersIVF(nprobe=min(self.effort, self._index.nlist), **more)
+
+
+class Products(InvertedLists):
+    """The same lists, of vectors in codes: a byte for four numbers, chosen of 256 learnt (product quantisation).
+
+    A quarter of the bytes of `ivf` for vectors.  Scores of codes are rough: four times as many items
+    are fetched, and chosen among by their exact scores.
+    """
+
+    kind = "pq"
+    _fetched = 4
+
+    def _empty(self, chooser: Any, wide: int, lists: int, n: int) -> Any:
+        library = faiss()
+        if n < _CHOICES:  # so few that codes cannot be learnt, and need not be
+            return super()._empty(chooser, wide, lists, n)
+        index = library.IndexIVFPQ(chooser, wide, lists, wide // _TOGETHER, 8, library.METRIC_INNER_PRODUCT)
+        index.by_residual = False  # the chooser does not stay what the vectors were nearest to
+        index.pq.cp.min_points_per_centroid = 1
+        return index
 
 
 def _members(index: Any, number: int) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nextsession.data.log import SessionLog
 from nextsession.errors import ArtifactError, ConfigError
 from nextsession.files import manifest_of, sha256, verify, whole_directory
-from nextsession.index.approximate import Graph, InvertedLists
+from nextsession.index.approximate import Graph, InvertedLists, Products
 from nextsession.index.contract import Exact, ItemIndex
 from nextsession.recommender import Recommender
 from nextsession.scores import DotScores
@@ -28,8 +28,8 @@ from nextsession.scores import DotScores
 FOLDER = "index"
 FORMAT = 1
 LEAST_RECALL = 0.97
-KINDS: dict[str, type[ItemIndex]] = {kind.kind: kind for kind in (Exact, InvertedLists, Graph)}
-Kind: TypeAlias = Literal["exact", "ivf", "hnsw"]
+KINDS: dict[str, type[ItemIndex]] = {kind.kind: kind for kind in (Exact, InvertedLists, Products, Graph)}
+Kind: TypeAlias = Literal["exact", "ivf", "pq", "hnsw"]
 _QUERIES = 400
 
 

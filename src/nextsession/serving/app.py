@@ -45,7 +45,7 @@ def application(server: Server, *, page: Path = PAGE) -> Starlette:
         finally:
             stop.set()
             await work
-            await asyncio.to_thread(server.engine.close)
+            await asyncio.to_thread(server.close)
 
     endpoints = [(route, endpoint(server, route)) for route in _ordered()]
     routes = [Address(_greedy(route.path), answer, methods=[route.method]) for route, answer in endpoints]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from nextsession.errors import ConfigError, NextSessionError, UnknownNameError, suggestion
+from nextsession.index.contract import ItemIndex
 from nextsession.serving.served import Served
 
 KEPT = 2
@@ -168,6 +169,20 @@ class Arms:
                 [
                     replace(arm, weight=float(weights.get(name, arm.weight)), role=given.get(name, arm.role))
                     for name, arm in self._arms.items()
+                ]
+            )
+
+    def equip(self, version: str, index: ItemIndex) -> None:
+        """Let a version of a model, wherever it is in use, find items by an index from now on."""
+
+        def equipped(served: Served) -> Served:
+            return replace(served, index=index) if served.version == version else served
+
+        with self._lock:
+            self._set(
+                [
+                    replace(arm, served=equipped(arm.served), previous=tuple(map(equipped, arm.previous)))
+                    for arm in self._arms.values()
                 ]
             )
 

@@ -40,6 +40,9 @@ HELP = {
     "store_ok": "1 while events can be made durable.",
     "store_waiting": "Events that wait to be written.",
     "store_bytes": "Size of the store on the disk.",
+    "index_recall": "Share of the exact best 100 items that the index of an arm finds; 1 without an index.",
+    "index_building": "1 while an index is built for an arm.",
+    "index_failures_total": "Indexes that could not be built or used.",
     "cold_items": "Items of the catalogue of an arm that may be explored.",
     "coverage": "Share of the catalogue that has been listed.",
     "process_cpu_seconds_total": "CPU time of the process.",
@@ -144,7 +147,7 @@ def added(many: Iterable[Snapshot]) -> Snapshot:
         for k, v in one.sums.items():
             all_.sums[k] = all_.sums.get(k, 0.0) + v
         for k, v in one.gauges.items():
-            shared = k.startswith(("coverage", "cold_items", "store_bytes"))
+            shared = k.startswith(("coverage", "cold_items", "index_", "store_bytes"))
             least = k == "store_ok"
             have_ = all_.gauges.get(k)
             all_.gauges[k] = v if have_ is None else max(have_, v) if shared else min(have_, v) if least else have_ + v

@@ -47,6 +47,7 @@ def operations(server: Server) -> dict[str, Any]:
         "arms": [_arm(server, counters, arm.name) for arm in server.engine.arms],
         "shadows": [_shadow(since, arm) for arm in server.engine.arms.shadows],
         "store": server.engine.store.health(),
+        "index": server.indexing.health(),
         "errors": _errors(counters),
     }
 

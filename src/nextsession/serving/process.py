@@ -23,6 +23,7 @@ from nextsession.config import milliseconds
 from nextsession.data.items import ItemTable
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ConfigError
+from nextsession.index.kept import Kind
 from nextsession.scores import tie_keys
 from nextsession.serving.app import application
 from nextsession.serving.arms import Arms, Role
@@ -70,6 +71,8 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ()
     """Folders that artifacts may be loaded from later; by default those of the first."""
     keys: str | None = None
+    index: Kind | None = None
+    """The index that is built in the background for models that come without; None: every item is looked at."""
     explore: float = 0.0
     """Probability with which a place of a list is given to an item of which little is known."""
     server: ServerSettings = ServerSettings()
@@ -116,6 +119,7 @@ def build(settings: ServeSettings, *, clock: Callable[[], int]) -> Server:
             Engine(arms, store, past=_past(settings), explore=settings.explore),
             load,
             clock,
+            index=settings.index,
             models=tuple(Path(folder) for folder in folders),
             keys=Keys() if settings.keys is None else Keys.read(Path(settings.keys)),
             settings=settings.server,

@@ -191,7 +191,9 @@ async def change_models(call: Call) -> ModelsOut:
     arms = server.engine.arms
     if isinstance(wanted, LoadModel):
         place, name = server.artifact(str(wanted.artifact)), str(wanted.arm)
-        await server.change(lambda: arms.load(name, place, lambda: server.load(place), now=now, role=wanted.role))
+        arm = await server.change(lambda: arms.load(name, place, lambda: server.load(place), now=now, role=wanted.role))
+        if wanted.index is not None:
+            await asyncio.to_thread(server.indexing.wish, arm.served.version, wanted.index)
     elif isinstance(wanted, RollBack):
         await server.change(lambda: arms.roll_back(str(wanted.arm), now=now))
     elif isinstance(wanted, WeighArms):

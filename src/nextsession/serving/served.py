@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 LARGE = 100_000
 """Items from which on looking at every one takes more than a millisecond."""
+MANIFEST = "manifest.json"
 ITEM_TABLE = "item_table.arrow"
 _USUAL = 1000
 _WARM = 4
@@ -57,6 +58,8 @@ class Served:
     """What the model says to nobody known, as codes and scores, to be looked through again."""
     popularity: NDArray[np.int64] | None = field(repr=False)
     """How often each item was wanted in what the model learnt from, `(V,)`; None: nobody noted it."""
+    indexable: bool
+    """Does the model score by products of vectors, so that an index can find items for it?"""
 
     def history(self, events: tuple[Kept, ...]) -> History:
         """Return events, oldest first, as a history for this model."""
@@ -136,10 +139,9 @@ def serve(place: str | Path, *, gap: int, table: Callable[[Vocabulary], ItemTabl
     known = None if table is None else table(model.vocabulary_)
     if known is None and (folder / ITEM_TABLE).is_file():
         known = read_item_table(folder / ITEM_TABLE)
-    version = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()[:12]
     return prepared(
         model,
-        version=version,
+        version=version_of(folder),
         place=str(place),
         gap=gap,
         table=known,
@@ -173,7 +175,24 @@ def prepared(
     texts = catalogue.texts(usual.items[0])
     if popularity is not None and len(texts) < _USUAL:  # models of neighbours have nothing to say to nobody
         texts = list(dict.fromkeys([*texts, *catalogue.texts(_most(popularity))]))[:_USUAL]
-    return Served(model, catalogue, version, place, gap, tuple(texts), asked, index, usual, popularity)
+    return Served(
+        model,
+        catalogue,
+        version,
+        place,
+        gap,
+        tuple(texts),
+        asked,
+        index,
+        usual,
+        popularity,
+        index is not None or _indexable(model),
+    )
+
+
+def version_of(folder: Path) -> str:
+    """Return the version of the model that lies in a folder: twelve digits of the hash of its manifest."""
+    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:12]
 
 
 def _most(popularity: NDArray[np.int64]) -> NDArray[np.int32]:

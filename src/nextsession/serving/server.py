@@ -14,8 +14,10 @@ import msgspec
 import numpy as np
 
 from nextsession.errors import ConfigError, NextSessionError, StoreError
+from nextsession.index.kept import Kind
 from nextsession.serving.arms import Arm, Role
 from nextsession.serving.engine import Engine
+from nextsession.serving.indexing import Indexing
 from nextsession.serving.metrics import Metrics, Snapshot, added
 from nextsession.serving.security import Buckets, Keys
 from nextsession.serving.served import Served
@@ -82,6 +84,8 @@ class Server:
     settings: ServerSettings = field(default_factory=ServerSettings)
     numbers: Path | None = None
     """A folder in which workers tell one another their numbers."""
+    index: Kind | None = None
+    """The index that is built for models that come without; None: only what is asked for."""
     metrics: Metrics = field(default_factory=Metrics)
     in_flight: int = 0
     ready: bool = False
@@ -89,6 +93,7 @@ class Server:
     def __post_init__(self) -> None:
         """Note when it began."""
         self.started = self.clock()
+        self.indexing = Indexing(self.engine.arms, self.index)
         self.buckets = Buckets(self.settings.rate)
         self._began_with = {arm.name: (arm.served.version, arm.weight, arm.role) for arm in self.engine.arms}
         self._agreed: str | None = None
@@ -179,6 +184,7 @@ class Server:
         self._publish(now)
         self.engine.refresh()
         self.follow()
+        self.indexing.look()
         if now - self._swept > _HOUR:
             self._swept = now
             self.engine.store.sweep(now, retention=self.settings.retention)
@@ -192,6 +198,11 @@ class Server:
         self.metrics.now.counters["process_cpu_seconds_total"] = time.process_time()
         self.metrics.now.counters['cpu_seconds_total{stage="store"}'] = float(health.get("cpu", 0.0))
         self.metrics.now.counters["models_refused_total"] = len(self.engine.arms.refused)
+        self.metrics.now.counters["index_failures_total"] = self.indexing.failures
+        for row in self.indexing.health():
+            series = f'{{arm="{row["arm"]}"}}'
+            self.metrics.gauge(f"index_recall{series}", row["recall"])
+            self.metrics.gauge(f"index_building{series}", float(row["building"]))
         self.metrics.gauge("shadow_waiting", float(self.engine.shadows.waiting))
         for name, tally in list(self.engine.shadows.tallies.items()):
             series, now = f'{{arm="{name}"}}', self.metrics.now
@@ -204,6 +215,11 @@ class Server:
             self.metrics.gauge(f'cold_items{{arm="{arm.name}"}}', float(np.count_nonzero(cold)))
         for arm in self.engine.arms:
             self.metrics.gauge(f'coverage{{arm="{arm.name}"}}', self.engine.coverage(arm))
+
+    def close(self) -> None:
+        """End what works beside the answers, and make everything durable."""
+        self.indexing.close()
+        self.engine.close()
 
     # -- numbers --------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from nextsession.index.kept import Kind
 from nextsession.serving.arms import Role
 from nextsession.serving.events import SHOWN, Event, Outcome, Shown
 from nextsession.serving.questions import Listed, Question
@@ -205,6 +206,8 @@ class LoadModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     artifact: Text
     role: Role | None = None
     """What a new arm is for; null: it answers."""
+    index: Kind | None = None
+    """Build an index for it in the background, if none lies beside it; null: as the server was started."""
 
 
 class RollBack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="roll_back"):

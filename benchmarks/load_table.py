@@ -41,6 +41,7 @@ def tables(rows: list[dict[str, Any]]) -> str:
             row["label"],
             f"{row['answered_per_second']:,.0f}",
             *(milliseconds(row["latency_ms"][p]) for p in ("p50", "p90", "p99")),
+            f"{row['stages_ms']['model']['p90']:.1f}" if "model" in row["stages_ms"] else "",
             failed(row),
             " → ".join(f"{mb:,.0f}" for mb in row["server_mb"]),
             f"{row['ready_s']:.1f}",
@@ -48,7 +49,7 @@ def tables(rows: list[dict[str, Any]]) -> str:
         ]
         for row in loads
     ]
-    head = ["", "answered/s", "p50, ms", "p90, ms", "p99, ms", "failed", "MB", "ready, s", "load average"]
+    head = ["", "answered/s", "p50, ms", "p90, ms", "p99, ms", "model p90", "failed", "MB", "ready, s", "load average"]
     cpu = [[row["label"], *(f"{row['cpu_us'].get(stage, 0):,.0f}" for stage in STAGES)] for row in loads]
     parts = [
         markdown(head, waits),

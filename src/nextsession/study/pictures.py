@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from nextsession.report.charts import COLOURS, MUTED, STYLE, inline, name_ends
 from nextsession.report.leaderboard import metric_name
@@ -30,9 +30,12 @@ def _gains(summary: Summary) -> str:
     if not found:
         return ""
     height = 1.0 + 0.32 * len(found)
+    one = {m.against for m in found}
+    names = [_short(m.name if len(one) == 1 else f"{m.name}, beside {m.against}") for m in reversed(found)]
+    margin = 0.05 + 0.0078 * max(map(len, names))  # a letter is about 0.07 inches wide
     with _figure(summary, (9, height)) as (figure, drawn):
         axes = figure.subplots()
-        figure.subplots_adjust(left=3.4 / 9, right=0.97, bottom=0.6 / height, top=1 - 0.15 / height)
+        figure.subplots_adjust(left=margin, right=0.97, bottom=0.6 / height, top=1 - 0.15 / height)
         axes.grid(visible=False, axis="y")
         axes.axvline(0, color=MUTED, linewidth=1)
         for y, model in enumerate(reversed(found)):
@@ -40,12 +43,11 @@ def _gains(summary: Summary) -> str:
             colour = _INK if gain["low"] > 0 or gain["high"] < 0 else MUTED
             axes.plot([gain["low"], gain["high"]], [y, y], color=colour, linewidth=2.4)
             axes.plot(gain["mean"], y, "o", color=_PAPER, markersize=6, markeredgecolor=colour, markeredgewidth=2)
-        one = {m.against for m in found}
-        names = [m.name if len(one) == 1 else f"{m.name}, beside {m.against}" for m in reversed(found)]
-        axes.set_yticks(range(len(found)), [_short(name) for name in names], color=_INK)
+        axes.set_yticks(range(len(found)), names, color=_INK)
         axes.set_ylim(-0.6, len(found) - 0.4)
         beside = f" beside {one.pop()}" if len(one) == 1 else ""
         axes.set_xlabel(f"mean gain over six metrics{beside}")
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:+.0%}" if v else "0"))
     return drawn[0]
 

@@ -161,6 +161,11 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         """What is read of histories."""
         return Reading(self.config.reads, self.config.max_length, actions=self.facts_.actions)
 
+    @property
+    def uncompiled(self) -> str:
+        """Why the network cannot be written down to be served without torch; empty if it can."""
+        return "" if self.config.moment is None else "it knows the moment, and scores every item with torch"
+
     # -- learning -------------------------------------------------------------------------------
 
     def _fit(self, log: SessionLog, runtime: Runtime) -> None:

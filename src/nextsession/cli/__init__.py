@@ -23,6 +23,7 @@ from nextsession.cli import (
     bench,
     check,
     compare,
+    compile,
     data,
     demo,
     docs,
@@ -60,6 +61,7 @@ app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command("recommend", epilog=recommend.EXAMPLES)(recommend.recommend)
 app.command("index", epilog=index.EXAMPLES)(index.index)
+app.command("compile", epilog=compile.EXAMPLES)(compile.compile_network)
 app.command("serve", epilog=serve.EXAMPLES)(serve.serve)
 app.command("replay", epilog=replay.EXAMPLES)(replay.replay)
 app.command("export", epilog=export.EXAMPLES)(export.export)

@@ -1,6 +1,7 @@
 """BERT4Rec: two-way attention that learns by finding hidden events."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -14,6 +15,7 @@ from nextsession.nn.cloze import Cloze, TransformedHead
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.networks import Network
 from nextsession.nn.transformer import BlockForm, Transformer
+from nextsession.reading import Reading
 from nextsession.slices import sliding
 
 _EPS = 1e-12
@@ -84,6 +86,10 @@ class BERT4Rec(NeuralRecommender[BERT4RecSettings]):
         step = max(1, int(settings.stride * settings.max_length))
         found = sliding(offsets, settings.max_length, step)
         return Rows(log, found, None, self._reading.kinds(log), self._augmentation())
+
+    @property
+    def _reading(self) -> Reading:
+        return replace(super()._reading, max_length=max(1, self.config.max_length - 1))  # a hidden event stands last
 
     def _network(self, facts: Facts) -> Network:
         settings = self.config

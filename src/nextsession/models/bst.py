@@ -97,6 +97,11 @@ class BST(NeuralRecommender[BSTSettings]):
         "clock": "Weights are learnt from the whole log, so what follows the question may be in no log it learns from."
     }
 
+    @property
+    def uncompiled(self) -> str:
+        """Why the network cannot be written down; see the base."""
+        return "it ranks what another model finds, one candidate at a time"
+
     first_: Recommender[Any]
     timed_: NDArray[np.bool_]  # (1,) are ages times?
 

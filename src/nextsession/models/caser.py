@@ -185,12 +185,12 @@ class WindowNetwork(Network):
     def _queries(self, events: Jagged, stops: Tensor) -> Tensor:
         """Ask for what follows the events up to `stops`, `(B,)`, of each row."""
         places = stops[:, None] + torch.arange(-self.length, 0, device=stops.device)
-        none = events.values.new_tensor([self.items.n_items])
+        none = torch.tensor([self.items.n_items], device=stops.device)
         vectors = self.items(events.values)
         if self.features is not None:
             vectors = self.features(events.values, vectors)
         vectors = torch.cat([vectors, self.items(none)])
-        windows = vectors[torch.where(places < events.offsets[:-1, None], len(vectors) - 1, places)]
+        windows = vectors[torch.where(places < events.offsets[:-1, None], vectors.shape[0] - 1, places)]
         found = dropout(self.filters(windows), self.rate, self.training)
         states = torch.relu(self.hidden(found))
         if self.user is not None:

@@ -238,6 +238,13 @@ class SessionRec(NeuralRecommender[SessionRecSettings]):
             "fit a model with time = 'none' and open = 'never'" if self.timed_ and by_time else "",
         )
 
+    @property
+    def uncompiled(self) -> str:
+        """Why the network cannot be written down; see the base."""
+        if self.config.within in ("gru", "transformer"):
+            return f"within = {self.config.within!r} reads the events of each session by themselves with torch"
+        return super().uncompiled
+
     def _taught(self, log: SessionLog) -> Slices:
         return self._reading.slices(log)
 

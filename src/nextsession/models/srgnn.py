@@ -157,6 +157,11 @@ class SRGNN(NeuralRecommender[SRGNNSettings]):
             rate=settings.dropout,
         )
 
+    @property
+    def uncompiled(self) -> str:
+        """Why the network cannot be written down; see the base."""
+        return "it makes a graph of every session before it reads it"
+
     @classmethod
     def examples(cls) -> list[dict[str, Any]]:
         """As published, and with the options of the paper's text."""

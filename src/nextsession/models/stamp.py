@@ -52,7 +52,7 @@ class ShortTermAttention(CausalEncoder):
 
     def last(self, rows: Jagged) -> Tensor:
         """Return the answer after the last value of each row, `(B, D)`."""
-        if len(rows.values) == 0:
+        if rows.values.shape[0] == 0:
             return super().last(rows)
         return self._answers(rows.values, rows.mean(), rows.offsets[:-1], (rows.offsets[1:] - 1).clamp(min=0))
 

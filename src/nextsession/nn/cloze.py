@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.jagged import Batch, Jagged
 from nextsession.nn.networks import Examples, Head, Network
+from nextsession.nn.one_row import OneRow
 from nextsession.nn.ops.dropout import dropout
 from nextsession.nn.transformer import Transformer
 
@@ -69,6 +70,10 @@ class Cloze(Network):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the query of a hidden event after each history, `(B, D)`; the oldest events make room for it."""
+        if isinstance(batch.events, OneRow):  # of vectors, and no longer than leaves room for the hidden one
+            vectors = torch.cat([batch.events.values, self.items(torch.tensor([self.mask_code]))])
+            alone = OneRow.of_values(vectors)
+            return self.head.queries(self._encoded(alone, alone.offsets[1:] - 1))
         asked = appended(batch.events, self.mask_code, len(self.positions))
         return self.head.queries(self.states(asked, asked.offsets[1:] - 1))
 
@@ -86,8 +91,11 @@ class Cloze(Network):
 
     def states(self, events: Jagged, at: Tensor) -> Tensor:
         """Return the states at the places `at` of rows of codes, `(M, D)`."""
+        return self._encoded(events.with_values(self.items(events.values)), at)
+
+    def _encoded(self, events: Jagged, at: Tensor) -> Tensor:
         places = events.positions.clamp(max=len(self.positions) - 1)
-        x = self.items(events.values) + functional.embedding(places, self.positions)
+        x = events.values + functional.embedding(places, self.positions)
         x = dropout(self.norm(x), self.rate, self.training)
         return self.encoder(events.with_values(x), at)  # type: ignore[no-any-return]
 

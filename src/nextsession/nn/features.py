@@ -42,8 +42,11 @@ class SideFeatures(nn.Module):
 
     def forward(self, codes: Tensor, vectors: Tensor, *beside: Tensor) -> Tensor:
         """Return the mixed vectors, `(N,)` codes, `(N, D)` vectors and those `beside`, `(N, width)`, to `(N, D)`."""
-        parts = [self._mean(place, codes) for place in range(self.count)]
-        return self.mix(torch.cat([vectors, *parts, *beside], dim=-1))  # type: ignore[no-any-return]
+        return self.mix(torch.cat([vectors, *self.means(codes), *beside], dim=-1))  # type: ignore[no-any-return]
+
+    def means(self, codes: Tensor) -> list[Tensor]:
+        """Return the mean vector of the values that each item has of each feature, `(N, width)` each."""
+        return [self._mean(place, codes) for place in range(self.count)]
 
     def _mean(self, place: int, codes: Tensor) -> Tensor:
         """Return the mean vector of the values that each item has of one feature, `(N, width)`."""

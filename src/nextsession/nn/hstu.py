@@ -15,7 +15,7 @@ from torch.nn import functional
 from nextsession.nn.jagged import Jagged
 from nextsession.nn.networks import CausalEncoder
 from nextsession.nn.ops.dropout import dropout
-from nextsession.nn.ops.silu_attention import N_BUCKETS, silu_attention, time_buckets
+from nextsession.nn.ops.silu_attention import N_BUCKETS, bucket_of, silu_attention, time_buckets
 
 _EPS = 1e-6  # of the layer norms; attention of new weights is as small as its root, so it is part of the model
 _STD = 0.02
@@ -95,16 +95,19 @@ class HSTUBlock(nn.Module):
         seen = _norm(rows.values)
         v, k = torch.split(functional.silu(seen @ torch.cat([of_v, of_k]).T), self.widths[1::2], dim=-1)
         gate, q = torch.split(functional.silu(seen[at] @ torch.cat([of_gate, of_q]).T), self.widths[::2], dim=-1)
-        by_head = (len(of_row), form.heads, -1)
+        by_head = (rows.values.shape[0], form.heads, -1)
         scores = (q[of_row].view(by_head) * k.view(by_head)).sum(-1, keepdim=True)
         if self.by_distance is not None:
             scores = scores + self.by_distance[form.longest - 1 - rows.from_end][:, None, None]
         if self.by_time is not None:
             assert rows.times is not None
             assert rows.asked_at is not None
-            alone = torch.arange(len(of_row) + 1, device=of_row.device)
-            buckets = time_buckets(rows.times, rows.asked_at[of_row], alone)
-            scores = scores + self.by_time[buckets.int()][:, None, None]
+            if torch.compiler.is_exporting():
+                buckets = bucket_of(rows.asked_at - rows.times)
+            else:
+                alone = torch.arange(len(of_row) + 1, device=of_row.device)
+                buckets = time_buckets(rows.times, rows.asked_at[of_row], alone).int()
+            scores = scores + self.by_time[buckets][:, None, None]
         weighed = functional.silu(scores) / self._constant * v.view(by_head)
         attended = rows.with_values(weighed.flatten(1)).sum()
         return self._added(rows.values[at], gate, attended, (rows.lengths - 1).clamp(min=0))
@@ -149,7 +152,7 @@ class HSTUEncoder(CausalEncoder):
 
     def last(self, rows: Jagged) -> Tensor:
         """Return the state after the last value of each row, `(B, D)`; of the last block no more is computed."""
-        if len(rows.values) == 0:
+        if rows.values.shape[0] == 0:
             return super().last(rows)
         *first, final = self.blocks
         assert isinstance(final, HSTUBlock)
@@ -158,13 +161,16 @@ class HSTUEncoder(CausalEncoder):
     def _through(self, blocks: Iterable[nn.Module], rows: Jagged) -> Jagged:
         if self.timed and (rows.times is None or rows.asked_at is None):
             raise ValueError("attention is biased by time, and these rows have none")
-        if len(rows.values) == 0:
+        if rows.values.shape[0] == 0:
             return rows
         buckets = None
         for block in blocks:
             if self.timed and buckets is None:
                 assert rows.times is not None
-                buckets = time_buckets(rows.times, rows.next_times, rows.offsets)
+                if torch.compiler.is_exporting():
+                    buckets = bucket_of(rows.next_times[:, None] - rows.times[None])
+                else:
+                    buckets = time_buckets(rows.times, rows.next_times, rows.offsets)
             rows = rows.with_values(block(rows, buckets))
         return rows
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nextsession.nn.jagged import Batch, Jagged
 from nextsession.nn.networks import CausalEncoder, Examples, Head, Input, Network
+from nextsession.nn.one_row import OneRow
 from nextsession.nn.ops.dropout import dropout
 from nextsession.nn.session_encoders import SessionEncoder, sessions_of
 
@@ -119,31 +120,35 @@ class NextSession(Network):
         vectors = self.inputs(batch)
         sessions = batch.sessions
         if self.tokens == "items":
-            ends = torch.cat([sessions.values[1:], sessions.values.new_full((1,), len(vectors))]) - 1
-            return self._placed(batch.events.with_values(vectors)), ends[: len(sessions.values)]
+            ends = torch.cat([sessions.values[1:], sessions.values.new_full((1,), vectors.shape[0])]) - 1
+            return self._placed(batch.events.with_values(vectors)), ends[: sessions.values.shape[0]]
         wanted = None if batch.labels is None else batch.labels.to(vectors.dtype)
         of_sessions = self.within(sessions_of(batch, vectors), wanted)
-        if opened is not None and self.opened is not None and len(of_sessions):
-            last = (sessions.offsets[1:] - 1)[opened & (sessions.lengths > 0)]
-            of_sessions = of_sessions.index_add(0, last, self.opened.to(of_sessions.dtype).expand(len(last), -1))
+        if opened is not None and self.opened is not None and of_sessions.shape[0] > 0:
+            last = (sessions.offsets[1:] - 1).clamp(min=0)
+            marks = (opened & (sessions.lengths > 0)).to(of_sessions.dtype)[:, None]
+            of_sessions = of_sessions.index_add(0, last, marks * self.opened.to(of_sessions.dtype))
         if self.tokens == "sessions":
-            rows = Jagged(of_sessions, sessions.offsets, sessions.longest, sessions.times, sessions.asked_at)
-            return self._placed(rows), torch.arange(len(of_sessions), device=vectors.device)
+            n = of_sessions.shape[0]
+            return self._placed(sessions.with_values(of_sessions)), torch.arange(n, device=vectors.device)
         return self._both(batch, vectors, of_sessions)
 
     def _both(self, batch: Batch, vectors: Tensor, of_sessions: Tensor) -> tuple[Jagged, Tensor]:
         """Put the vector of each session after those of its events."""
         events, sessions = batch.events, batch.sessions
-        at = torch.arange(len(vectors), device=vectors.device) + batch.session_of_event
-        stops = torch.cat([sessions.values[1:], sessions.values.new_full((1,), len(vectors))])[: len(of_sessions)]
-        ends = stops + torch.arange(len(of_sessions), device=vectors.device)
-        values = vectors.new_zeros((len(vectors) + len(of_sessions), vectors.shape[1]))
+        n, s = vectors.shape[0], of_sessions.shape[0]
+        at = torch.arange(n, device=vectors.device) + batch.session_of_event
+        stops = torch.cat([sessions.values[1:], sessions.values.new_full((1,), n)])[:s]
+        ends = stops + torch.arange(s, device=vectors.device)
+        values = vectors.new_zeros((n + s, vectors.shape[1]))
         values = values.index_copy(0, at, vectors).index_copy(0, ends, of_sessions.to(vectors.dtype))
         times = None
         if events.times is not None:
-            times = events.times.new_empty(len(values))
+            times = events.times.new_empty(n + s)
             times[at] = events.times
             times[ends] = events.times[stops - 1]
+        if isinstance(events, OneRow):
+            return self._placed(OneRow.of_values(values, times, events.asked_at)), ends
         rows = Jagged(
             values, events.offsets + sessions.offsets, events.longest + sessions.longest, times, events.asked_at
         )

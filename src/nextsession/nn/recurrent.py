@@ -33,8 +33,10 @@ class GRU(CausalEncoder):
 
     def forward(self, rows: Jagged) -> Tensor:
         """Map vectors `(N, D)` to states `(N, width)`."""
-        if len(rows.values) == 0:
+        if rows.values.shape[0] == 0:
             return rows.values.new_zeros((0, self.width))
+        if torch.compiler.is_exporting():  # one row
+            return self._written(rows.values)
         order, sizes = step_by_step(rows)
         kind = next(self.unit.parameters()).dtype
         with torch.autocast(rows.values.device.type, enabled=False):  # the states of many steps add up
@@ -42,6 +44,22 @@ class GRU(CausalEncoder):
         places = torch.empty_like(order)
         places[order] = torch.arange(len(order), device=order.device)
         return states[places]
+
+    def _written(self, x: Tensor) -> Tensor:
+        """Map the values of one row, `(N, D)`, to states, by the operation of ONNX."""
+        for layer in range(self.unit.num_layers):
+            into, again, *biases = (getattr(self.unit, name) for name in self.unit._all_weights[layer])
+            both = torch.cat([_in_order_of_onnx(bias) for bias in biases])[None] if biases else None
+            states = torch.onnx.ops.symbolic(
+                "GRU",
+                [x[:, None], _in_order_of_onnx(into)[None], _in_order_of_onnx(again)[None], both],
+                {"hidden_size": self.width, "linear_before_reset": 1},
+                dtype=x.dtype,
+                shape=(x.shape[0], 1, 1, self.width),
+                version=14,
+            )
+            x = states[:, 0, 0]
+        return x
 
     def _states(self, x: Tensor, sizes: Tensor) -> Tensor:
         """Map values step by step, `(N, D)`, to states."""
@@ -53,6 +71,12 @@ class GRU(CausalEncoder):
             into, again, *biases = (getattr(self.unit, name) for name in self.unit._all_weights[layer])
             x = gru_layer(x, sizes.tolist(), into, again, (biases[0], biases[1]) if biases else None)
         return x
+
+
+def _in_order_of_onnx(gates: Tensor) -> Tensor:
+    """Put update before reset, `(3H, ...)`."""
+    reset, update, new = gates.chunk(3)
+    return torch.cat([update, reset, new])
 
 
 def step_by_step(rows: Jagged) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nextsession.nn.jagged import Batch, Jagged
+from nextsession.nn.one_row import BatchOfOne
 from nextsession.nn.recurrent import GRU
 from nextsession.nn.transformer import BlockForm, Transformer
 
@@ -56,7 +57,7 @@ class Max(SessionEncoder):
     def forward(self, sessions: Jagged, wanted: Tensor | None) -> Tensor:
         """Return `(S, D)`."""
         values = sessions.values.relu() if self.relu else sessions.values
-        greatest = values.new_full((len(sessions), values.shape[1]), float("-inf"))
+        greatest = values.new_full((sessions.offsets.shape[0] - 1, values.shape[1]), float("-inf"))
         index = sessions.rows[:, None].expand_as(values)
         return greatest.scatter_reduce(0, index, values, "amax", include_self=True)
 
@@ -108,7 +109,7 @@ class Separate(SessionEncoder):
     def forward(self, sessions: Jagged, wanted: Tensor | None) -> Tensor:
         """Return `(S, D)`."""
         values = sessions.values
-        liked = torch.ones(len(values), device=values.device) if wanted is None else wanted
+        liked = torch.ones(values.shape[0], device=values.device) if wanted is None else wanted
         shares = torch.stack([liked, 1 - liked], dim=1).to(values.dtype)
         counts = sessions.with_values(shares).sum()  # (S, 2)
         means = [
@@ -129,7 +130,7 @@ class Weighed(SessionEncoder):
     def forward(self, sessions: Jagged, wanted: Tensor | None) -> Tensor:
         """Return `(S, D)`."""
         scores = self.weigh(sessions.values)  # (N, 1)
-        highest = scores.detach().new_full((len(sessions), 1), float("-inf"))
+        highest = scores.detach().new_full((sessions.offsets.shape[0] - 1, 1), float("-inf"))
         highest = highest.scatter_reduce(0, sessions.rows[:, None], scores.detach(), "amax")
         weights = (scores - highest[sessions.rows]).exp()
         total = sessions.with_values(weights).sum()
@@ -138,6 +139,8 @@ class Weighed(SessionEncoder):
 
 def sessions_of(batch: Batch, values: Tensor) -> Jagged:
     """Lay out the events of a batch session by session: `(N, D)` as rows of sessions."""
+    if isinstance(batch, BatchOfOne):
+        return batch.by_session(values)
     starts = batch.sessions.values
     offsets = torch.cat([starts, starts.new_full((1,), len(values))])
     longest = batch.events.longest  # no session is longer; on a GPU the true number would have to be waited for

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nextsession.nn.jagged import Jagged
 from nextsession.nn.networks import CausalEncoder
-from nextsession.nn.ops.attention import softmax_attention
+from nextsession.nn.ops.attention import softmax_attention, softmax_attention_of_newest
 from nextsession.nn.ops.dropout import dropout
 
 
@@ -81,6 +81,12 @@ class Block(nn.Module):
     def _attend(self, queries: Tensor, others: Tensor, rows: Jagged, at: Tensor | None) -> Tensor:
         form = self.form
         keys, values = self.of_key_value(others).chunk(2, dim=-1)
+        if torch.compiler.is_exporting():
+            asked = self.of_query(_some(queries, at))
+            found = softmax_attention_of_newest(
+                asked, keys, values, heads=form.heads, causal=form.causal, alone=at is not None, bias=self.distances
+            )
+            return found if self.project is None else self.project(found)
         found = softmax_attention(
             self.of_query(queries),
             keys,
@@ -132,7 +138,7 @@ class Transformer(CausalEncoder):
 
     def last(self, rows: Jagged) -> Tensor:
         """Return the state after the last value of each row, `(B, D)`."""
-        if len(rows.values) == 0:
+        if rows.values.shape[0] == 0:
             return super().last(rows)
         return self(rows, (rows.offsets[1:] - 1).clamp(min=0))  # type: ignore[no-any-return]
 

@@ -21,6 +21,7 @@ from nextsession.index.kept import load_index, vectors_of
 from nextsession.popularity import read_popularity
 from nextsession.recommender import Recommender
 from nextsession.registry import load
+from nextsession.runtime.kept import load_runtime
 from nextsession.scores import DotScores, Limits, Targets, TopK, tie_keys
 from nextsession.serving.catalogue import Catalogue
 from nextsession.serving.events import Kept
@@ -119,7 +120,7 @@ class Served:
 
 
 def serve(place: str | Path, *, gap: int, table: Callable[[Vocabulary], ItemTable | None] | None = None) -> Served:
-    """Load an artifact, see that it answers as it did when it was saved, and warm it.
+    """Load an artifact, without torch if it was compiled; see that it answers as it did when it was saved, and warm it.
 
     Args:
         place: The directory that `save` wrote.
@@ -131,7 +132,8 @@ def serve(place: str | Path, *, gap: int, table: Callable[[Vocabulary], ItemTabl
         NextSessionError: It is of a model that cannot be loaded here.
     """
     folder = Path(place)
-    model = load(folder)
+    compiled = load_runtime(folder)
+    model = load(folder) if compiled is None else compiled
     asked = check_golden(model, folder)
     index = load_index(model, folder)
     if index is None and len(model.vocabulary_) > LARGE and _indexable(model):

@@ -35,6 +35,8 @@ def additive_attention(
     Returns:
         `(M, D)`; zeros where there is no key.  Float32 on a CPU runs in compiled code and holds nothing a pair.
     """
+    if torch.compiler.is_exporting():  # one row, and all of it is asked about
+        return (torch.sigmoid(queries + keys) @ weight)[None] @ values
     if queries.device.type != "cpu" or queries.dtype != torch.float32:
         return additive_attention_plainly(queries, keys, values, weight, starts, stops)
     result: Tensor = _Additive.apply(queries, keys, values, weight, starts, stops)  # type: ignore[no-untyped-call]

@@ -75,6 +75,33 @@ def softmax_attention(
     return result
 
 
+def softmax_attention_of_newest(
+    q: Tensor, k: Tensor, v: Tensor, *, heads: int, causal: bool, alone: bool, bias: Tensor | None = None
+) -> Tensor:
+    """Return `softmax_attention` of one row, `(M, H*Dh)`, in the form that is exported.
+
+    Args:
+        q: Queries, `(M, H*Dh)`: of all tokens, or of the newest.
+        k: Keys of all tokens, `(N, H*Dh)`.
+        v: Values, likewise.
+        heads: `H`.
+        causal: As there.
+        alone: Is the only query that of the newest token?
+        bias: As there.
+    """
+    n, width = k.shape[0], q.shape[1] // heads
+    queries, keys, values = (x.view(-1, heads, width).transpose(0, 1) for x in (q, k, v))
+    scores = queries @ keys.mT * width**-0.5
+    key = torch.arange(n)
+    query = key[-1:] if alone else key
+    if bias is not None:
+        scores = scores + bias[..., bias.shape[-1] // 2 + key[None] - query[:, None]]
+    if causal and not alone:
+        scores = scores.masked_fill(key[None] > query[:, None], torch.finfo(scores.dtype).min)
+    found: Tensor = (scores.softmax(-1) @ values).transpose(0, 1).flatten(1)
+    return found
+
+
 def softmax_attention_plainly(
     q: Tensor,
     k: Tensor,

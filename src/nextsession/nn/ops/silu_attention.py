@@ -55,6 +55,8 @@ def silu_attention(
     Raises:
         ValueError: One of `time_bias` and `buckets` without the other, or a bias table that does not fit.
     """
+    if torch.compiler.is_exporting():
+        return _of_one_row(q, k, v, heads, normaliser, position_bias, time_bias, buckets)
     if q.device.type != "cpu" or q.dtype != torch.float32:
         return silu_attention_plainly(
             q, k, v, offsets, longest, heads=heads, normaliser=normaliser,
@@ -110,6 +112,29 @@ def silu_attention_plainly(
     return heads_packed(weights @ values, at)
 
 
+def _of_one_row(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    heads: int,
+    normaliser: float,
+    position_bias: Tensor | None,
+    time_bias: Tensor | None,
+    buckets: Tensor | None,
+) -> Tensor:
+    """Compute `silu_attention` of one row, in the form that is exported; `buckets` are `(N, N)`."""
+    n = q.shape[0]  # not its length, which would be taken for a constant
+    place = torch.arange(n)
+    queries, keys, values = (x.view(n, heads, -1).transpose(0, 1) for x in (q, k, v))
+    scores = queries @ keys.mT
+    if position_bias is not None:
+        scores = scores + position_bias[len(position_bias) // 2 + place[None] - place[:, None]]
+    if time_bias is not None and buckets is not None:
+        scores = scores + time_bias[buckets]
+    weights = functional.silu(scores) * ((place[None] <= place[:, None]).to(q.dtype) / normaliser)
+    return (weights @ values).transpose(0, 1).flatten(1)
+
+
 def time_buckets(times: Tensor, next_times: Tensor, offsets: Tensor) -> Tensor:
     """Return the bucket of the time from each token to what follows each later token of its row, or itself.
 
@@ -143,6 +168,11 @@ def time_buckets_plainly(times: Tensor, next_times: Tensor, offsets: Tensor) -> 
     )
     seconds = (asked[:, :, None] - happened[:, None, :]).abs().double() / 1000
     return _bucket(seconds)[_pairs(offsets, longest)]
+
+
+def bucket_of(apart: Tensor) -> Tensor:
+    """Return the bucket of times so far apart, `(...)` int64 ms, by the formula, as int64."""
+    return _bucket(apart.abs().double() / 1000).to(torch.int64)
 
 
 def _bucket(seconds: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""The runtime: networks that answer without the library that trained them."""

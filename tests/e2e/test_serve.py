@@ -292,3 +292,40 @@ def test_a_port_that_is_taken_and_a_store_that_is_taken(models, tmp_path):
         status, _, err = told(models / "v0", "--state", tmp_path / "state", "--port", "0")
         assert status == 1
         assert "is being written by another server" in err
+
+
+def test_what_many_click_now_is_listed_for_others_after_the_next_update(tmp_path):
+    day = 86_400_000
+    now = time.time_ns() // 1_000_000
+    log = SessionLog.from_lists([[[i, i + 1]] for i in range(20)], times=[[[now - day, now - day + 1]]] * 20)
+    model = create("recent", half_life="1h").fit(log)
+    model.save(tmp_path / "recent")
+    write_golden(model, tmp_path / "recent")
+    arguments = (tmp_path / "recent", "--state", tmp_path / "state", "--learn", "1s", "--workers", 2)
+    question = {"visitor": "somebody else", "k": 3}
+
+    def listed(port):
+        answer = ask(port, "POST", "/v1/recommendations", question)[1]
+        return answer["version"], [(x["item"], x["score"] is not None, x["source"]) for x in answer["items"]]
+
+    with serving(*arguments) as process:
+        version, before = listed(process.port)
+        assert "777" not in [item for item, _, _ in before]
+        for i in range(30):
+            event = {"visitor": f"v{i}", "item": 777, "id": f"e{i}"}
+            assert ask(process.port, "POST", "/v1/events", event)[0] == 200
+        for _ in range(400):
+            (learning,) = ask(process.port, "GET", "/v1/operations")[1]["learning"]
+            told = listed(process.port)
+            if learning["events"] == 30 and told[0] == learning["version"]:
+                break
+            time.sleep(0.1)
+        assert told[1][0] == ("777", True, "model")
+        assert told[0].startswith(f"{version}+")
+        assert (learning["arm"], learning["every"], learning["not_because"]) == ("recent", 1000, None)
+    with serving(*arguments) as process:  # it was told before it was ready
+        assert listed(process.port) == told
+    with serving(tmp_path / "recent", "--state", tmp_path / "state", "--learn", "never") as process:
+        assert listed(process.port)[0] == version
+        (learning,) = ask(process.port, "GET", "/v1/operations")[1]["learning"]
+        assert (learning["events"], learning["not_because"]) == (0, "the server was told to learn never")

@@ -24,6 +24,7 @@ EXAMPLES = examples(
     "nextsession serve runs/vmisknn --shadow runs/sasrec  # asked too, seen by nobody",
     "nextsession serve runs/sasrec --explore 0.05  # one place in twenty goes to items of which little is known",
     "nextsession serve runs/sasrec --index ivf  # built in the background, taken into use when it keeps its promise",
+    "nextsession serve runs/vmisknn --learn 5m  # told every five minutes what happened; 'never' for no model",
     "nextsession serve runs/vmisknn --dry-run",
 )
 
@@ -76,6 +77,15 @@ def serve(
     history_after: Annotated[
         int | None, typer.Option("--history-after", min=0, help="The place up to which `export` had written it.")
     ] = None,
+    learn: Annotated[
+        str | None,
+        typer.Option(
+            "--learn",
+            metavar="EVERY|never",
+            help="How often models are told what happened, as 30s; if not given, each minute, and those alone whose "
+            "answers depend on the instant.",
+        ),
+    ] = None,
     models: Annotated[
         list[str] | None, typer.Option("--models", help="A folder to load artifacts from later; repeat.")
     ] = None,
@@ -112,8 +122,8 @@ def serve(
     """
     settings = _settings(
         artifacts, fallback=fallback, shadow=shadow, explore=explore, index=index, host=host, port=port,
-        workers=workers, state=state, items=items, history=history, history_after=history_after, models=models,
-        keys=keys, origin=origin, host_name=host_name, rate=rate, gap=gap, ttl=ttl, keep=keep, retention=retention,
+        workers=workers, state=state, items=items, history=history, history_after=history_after, learn=learn,
+        models=models, keys=keys, origin=origin, host_name=host_name, rate=rate, gap=gap, ttl=ttl, keep=keep, retention=retention,
         largest_body=largest_body, access_log=access_log,
     )  # fmt: skip
     from nextsession.serving.logs import to_stderr
@@ -147,6 +157,7 @@ def _settings(
     items: str | None,
     history: str | None,
     history_after: int | None,
+    learn: str | None,
     models: list[str] | None,
     keys: Path | None,
     origin: list[str] | None,
@@ -190,6 +201,7 @@ def _settings(
         items=items,
         history=history,
         history_after=history_after,
+        learn=None if learn is None else _every(learn),
         models=tuple(models or ()),
         keys=None if keys is None else str(keys),
         explore=explore,
@@ -240,6 +252,18 @@ def _kind(text: str) -> "Kind":
         raise ConfigError(f"--index must be one of {', '.join(get_args(Kind))}, got {text!r}.")
     found: Kind = text  # type: ignore[assignment]
     return found
+
+
+def _every(text: str) -> int:
+    """Read how often models learn on: a duration from a second, or `never`.
+
+    >>> _every("30s"), _every("never")
+    (30000, 0)
+    """
+    every = 0 if text == "never" else _duration("--learn", text)
+    if text != "never" and every < 1000:
+        raise ConfigError(f"--learn must be at least a second, or never; got {text!r}.")
+    return every
 
 
 def _duration(flag: str, text: str) -> int:

@@ -39,6 +39,7 @@ def application(server: Server, *, page: Path = PAGE) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         stop = asyncio.Event()
         await asyncio.to_thread(server.second)
+        await asyncio.to_thread(server.learn)  # so that a server that starts again says what it said before
         work = asyncio.create_task(server.run(stop))
         try:
             yield

@@ -28,7 +28,7 @@ class Arm:
     weight: float
     loaded_at: int
     previous: tuple[Served, ...] = ()
-    """Newest first."""
+    """As they were loaded, newest first."""
     role: Role = "answer"
 
 
@@ -133,12 +133,24 @@ class Arms:
             old = self._arms.get(name)
             if old is None:
                 arm = Arm(name, served, 0.0, now, role=role or "answer")
-            elif old.served.version == served.version:
+            elif old.served.artifact == served.artifact:
                 return old
             else:
-                arm = replace(old, served=served, loaded_at=now, previous=(old.served, *old.previous)[:KEPT])
+                arm = replace(old, served=served, loaded_at=now, previous=(old.served.loaded, *old.previous)[:KEPT])
             self._set({**self._arms, name: arm}.values())
         return arm
+
+    def learn(self, name: str, served: Served) -> bool:
+        """Let a model that was told what happened take the place of the same artifact; say whether it did.
+
+        If another artifact has been let in meanwhile, that goes on.
+        """
+        with self._lock:
+            old = self._arms.get(name)
+            if old is None or old.served.artifact != served.artifact:
+                return False
+            self._set({**self._arms, name: replace(old, served=served)}.values())
+            return True
 
     def roll_back(self, name: str, *, now: int) -> Arm:
         """Let the version before answer again; the one that is taken back is forgotten.

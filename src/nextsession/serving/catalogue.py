@@ -68,13 +68,13 @@ class Catalogue:
         return [found[text] for text in texts]
 
     def _number(self, text: str) -> int:
-        value = _number(text) if self._numbers else text
+        value = number(text) if self._numbers else text
         return NO_ITEM if value is None else self.vocabulary.find(value)
 
     def _numbers_of_many(self, texts: Sequence[str]) -> list[int]:
         if not self._numbers:
             return list(self.vocabulary.encode(texts).tolist())
-        values = [_number(text) for text in texts]
+        values = [number(text) for text in texts]
         codes = self.vocabulary.encode(np.array([v or 0 for v in values], np.int64)).tolist()
         return [NO_ITEM if value is None else code for value, code in zip(values, codes, strict=True)]
 
@@ -177,10 +177,10 @@ class Catalogue:
         return codes[first[np.argsort(keys[first])]].astype(np.int32)
 
 
-def _number(text: str) -> int | None:
+def number(text: str) -> int | None:
     """Return the number that a text is, if it is written as Python writes it and fits 64 bits.
 
-    >>> _number("42"), _number("-7"), _number("007"), _number("٤٢"), _number("9" * 30)
+    >>> number("42"), number("-7"), number("007"), number("٤٢"), number("9" * 30)
     (42, -7, None, None, None)
     """
     digits = text.removeprefix("-")

@@ -95,7 +95,7 @@ class Engine:
         self.shadows = Shadows(arms, self.chain, store)
         self._process, self._count = secrets.token_urlsafe(6), count()
         self._stock: str | None = None
-        self._ever: dict[str, NDArray[np.bool_]] = {}  # by version: which items have been listed
+        self._ever: dict[str, NDArray[np.bool_]] = {}  # by artifact: which items have been listed
         self._alone = Rules(ttl=store.rules.ttl, keep=store.rules.keep)
 
     # -- events ---------------------------------------------------------------------------------
@@ -241,14 +241,13 @@ class Engine:
     # -- inside ---------------------------------------------------------------------------------
 
     def _cover(self, served: Served) -> NDArray[np.bool_]:
-        found = self._ever.get(served.version)
-        if found is None or len(found) != len(served.catalogue):
-            self._ever = {
-                arm.served.version: self._ever[arm.served.version]
-                for arm in self.arms
-                if arm.served.version in self._ever
-            }
-            found = self._ever[served.version] = np.zeros(len(served.catalogue), np.bool_)
+        """Return which items have been listed, by code; models that learn on may know more each time."""
+        found = self._ever.get(served.artifact)
+        if found is None or len(found) < len(served.catalogue):
+            known = {arm.served.artifact for arm in self.arms} & self._ever.keys()
+            more = np.zeros(len(served.catalogue) - (0 if found is None else len(found)), np.bool_)
+            found = more if found is None else np.append(found, more)
+            self._ever = {**{name: self._ever[name] for name in known}, served.artifact: found}
         return found
 
     def _submitted(self, question: Question, now: int, degraded: list[str]) -> "Future[list[Outcome]] | None":

@@ -55,6 +55,7 @@ class MemoryStore(Store):
         self._tombstones: dict[str, int] = {}
         self._notes: dict[str, str] = {}
         self._seq = 0
+        self._rewritten = 0
         self._lock = threading.RLock()
 
     def submit(self, events: Sequence[Event], now: int) -> "Future[list[Outcome]]":
@@ -93,6 +94,7 @@ class MemoryStore(Store):
             twice = {s.event.id for p, s in self._log if p is one} & other.ids
             self._log = [(p, s) for p, s in self._log if not (p is one and s.event.id in twice)]
             moved = sum(p is one for p, _ in self._log)
+            self._rewritten += bool(twice or moved or any(p is one for p, _, _ in self._shown))
             self._log = [(other if p is one else p, s) for p, s in self._log]
             self._shown = [(other if p is one else p, seq, s) for p, seq, s in self._shown]
             other.ids |= one.ids
@@ -112,6 +114,7 @@ class MemoryStore(Store):
             for identity in person.identities:
                 self._people.pop(identity, None)
                 self._tombstones[digest_of(identity)] = max(now, self._tombstones.get(digest_of(identity), now))
+            self._rewritten += events + shown > len(self._log) + len(self._shown)
             return Receipt(
                 digest_of(visitor),
                 now,
@@ -128,9 +131,10 @@ class MemoryStore(Store):
             for person in silent:
                 person.record = NOTHING
             if retention is not None and self._log:
-                oldest = max(s.received for _, s in self._log) - retention
+                oldest, before = max(s.received for _, s in self._log) - retention, len(self._log) + len(self._shown)
                 self._log = [(p, s) for p, s in self._log if s.received >= oldest]
                 self._shown = [row for row in self._shown if row[2].time >= oldest]
+                self._rewritten += before > len(self._log) + len(self._shown)
                 for person in people:
                     person.ids = {s.event.id for p, s in self._log if p is person}
             return len(silent)
@@ -193,6 +197,10 @@ class MemoryStore(Store):
     def last(self) -> int:
         """Return the place of the newest entry."""
         return self._seq
+
+    def rewritten(self) -> int:
+        """Return how often what stands in the log was changed or removed."""
+        return self._rewritten
 
     def note(self, name: str, value: str | None) -> None:
         """Keep a small text under a name."""

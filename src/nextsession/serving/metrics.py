@@ -36,6 +36,11 @@ HELP = {
     "shadow_seconds": "Time of a list of a shadow, by arm.",
     "shadow_waiting": "Questions that wait for the shadows.",
     "models_refused_total": "Models that were not let in.",
+    "learnt_total": "How often the model of an arm was told what happened.",
+    "learn_failures_total": "How often that failed; the model before went on.",
+    "learn_seconds_total": "How long that took.",
+    "learnt_events": "Events that the model of an arm was told of since it was fitted.",
+    "learnt_age_seconds": "How long ago everything happened that the model of an arm has been told of.",
     "in_flight": "Requests that are being answered.",
     "store_ok": "1 while events can be made durable.",
     "store_waiting": "Events that wait to be written.",
@@ -136,7 +141,7 @@ def difference(now: Snapshot, before: Snapshot) -> Snapshot:
 
 
 def added(many: Iterable[Snapshot]) -> Snapshot:
-    """Return the sum of numbers of several processes or seconds; gauges too, except shares, of which the largest."""
+    """Return the sum of numbers of several processes or seconds; gauges too, of what all share the largest."""
     all_ = Snapshot()
     for one in many:
         for k, v in one.counters.items():
@@ -147,7 +152,7 @@ def added(many: Iterable[Snapshot]) -> Snapshot:
         for k, v in one.sums.items():
             all_.sums[k] = all_.sums.get(k, 0.0) + v
         for k, v in one.gauges.items():
-            shared = k.startswith(("coverage", "cold_items", "index_", "store_bytes"))
+            shared = k.startswith(("coverage", "cold_items", "index_", "learnt_", "store_bytes"))
             least = k == "store_ok"
             have_ = all_.gauges.get(k)
             all_.gauges[k] = v if have_ is None else max(have_, v) if shared else min(have_, v) if least else have_ + v

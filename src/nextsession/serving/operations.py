@@ -44,6 +44,7 @@ def operations(server: Server) -> dict[str, Any]:
         "fallback_share": fallback_share(counters),
         "cold_share": total(counters, "history_events_total", known="no") / read if read else 0.0,
         "coverage": {arm.name: since.gauges.get(f'coverage{{arm="{arm.name}"}}', 0.0) for arm in server.engine.arms},
+        "learning": [_learning(server, arm) for arm in server.engine.arms],
         "arms": [_arm(server, counters, arm.name) for arm in server.engine.arms],
         "shadows": [_shadow(since, arm) for arm in server.engine.arms.shadows],
         "store": server.engine.store.health(),
@@ -86,6 +87,24 @@ def _shadow(since: Snapshot, arm: Arm) -> dict[str, Any]:
         "dropped": dropped,
         "overlap": overlap / answers if answers else None,
         **{f"p{round(100 * p)}": milliseconds(row, p) for p in (0.5, 0.9, 0.99)},
+    }
+
+
+def _learning(server: Server, arm: Arm) -> dict[str, Any]:
+    learnt = server.learner.learnt.get(arm.name)
+    return {
+        "arm": arm.name,
+        "model": arm.served.model.name,
+        "version": arm.served.version,
+        "every": server.learner.every,
+        "not_because": server.learner.refusal(arm.served) or None,
+        "until": None if learnt is None or learnt.at is None else learnt.until,
+        "at": None if learnt is None else learnt.at,
+        "events": 0 if learnt is None else learnt.events,
+        "seconds": 0.0 if learnt is None else learnt.seconds,
+        "times": 0 if learnt is None else learnt.times,
+        "failures": 0 if learnt is None else learnt.failures,
+        "error": None if learnt is None else learnt.error or None,
     }
 
 

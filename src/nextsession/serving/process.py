@@ -29,6 +29,7 @@ from nextsession.serving.app import application
 from nextsession.serving.arms import Arms, Role
 from nextsession.serving.engine import Engine
 from nextsession.serving.events import Rules
+from nextsession.serving.learning import Learner
 from nextsession.serving.opening import is_redis, open_store
 from nextsession.serving.past import Past
 from nextsession.serving.security import Keys
@@ -68,6 +69,9 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A prepared log of what visitors did before."""
     history_after: int | None = None
     """The place in the log of the server up to which it holds everything."""
+    learn: int | None = None
+    """How often (ms) models are told what happened; 0: never; None: each minute those whose answers depend on the
+    instant."""
     models: tuple[str, ...] = ()
     """Folders that artifacts may be loaded from later; by default those of the first."""
     keys: str | None = None
@@ -109,7 +113,8 @@ def build(settings: ServeSettings, *, clock: Callable[[], int]) -> Server:
         tables = Titles(settings.items)
 
         def load(place: str) -> Served:
-            return serve(place, gap=gap_of(place) if settings.gap is None else settings.gap, table=tables)
+            gap = gap_of(place) if settings.gap is None else settings.gap
+            return serve(place, gap=gap, table=tables, learnt_to=_learnt_to(place, settings))
 
         now = clock()
         loaded = {n: (load(p), settings.weights.get(n, 1.0)) for n, p in settings.artifacts.items()}
@@ -124,10 +129,22 @@ def build(settings: ServeSettings, *, clock: Callable[[], int]) -> Server:
             keys=Keys() if settings.keys is None else Keys.read(Path(settings.keys)),
             settings=settings.server,
             numbers=None if settings.numbers is None else Path(settings.numbers),
+            learner=Learner(arms, store, every=settings.learn, table=tables),
         )
     except BaseException:
         store.close()
         raise
+
+
+def _learnt_to(place: str, settings: ServeSettings) -> int | None:
+    """Return the place in the log up to which a model has learnt: that of `history`, if it learnt all of it."""
+    if settings.history is None or settings.history_after is None:
+        return None
+    notes = read_manifest(Path(place)).get("notes", {})
+    source = notes.get("experiment", {}).get("data", {}).get("prepared")
+    if notes.get("learnt_from") != "everything" or source is None:
+        return None
+    return settings.history_after if Path(source).resolve() == Path(settings.history).resolve() else None
 
 
 def _past(settings: ServeSettings) -> Past | None:

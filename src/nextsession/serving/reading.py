@@ -11,7 +11,7 @@ import msgspec
 from nextsession.errors import StoreError
 from nextsession.serving.events import Event, Shown, Stored, Tombstone, digest_of
 from nextsession.serving.store import Known
-from nextsession.serving.writing import VERSION
+from nextsession.serving.writing import REWRITTEN, VERSION
 
 _PAGE = 10_000
 """Rows that are read at once where a whole table is read, so that no reader holds the log back for long."""
@@ -94,6 +94,10 @@ class Reader:
     def last(self) -> int:
         """Return the place of the newest entry."""
         return self._one("SELECT seq FROM counter")
+
+    def rewritten(self) -> int:
+        """Return how often what stands in the log was changed or removed."""
+        return int(self.noted(REWRITTEN) or 0)
 
     def noted(self, name: str) -> str | None:
         """Return what was kept under a name."""

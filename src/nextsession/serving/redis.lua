@@ -8,6 +8,7 @@
 --   ns:people               the number of the newest person
 --   ns:tombstones           SHA-256 of an id -> when it was erased (ms)
 --   ns:notes                small texts
+--   ns:rewritten            how often entries of the log were changed or removed
 --   ns:person:N             name, touched, thin (some of its events were removed by age)
 --   ns:names:N              ids of the person -> their SHA-256
 --   ns:ids:N                id of an event -> its place
@@ -172,6 +173,9 @@ function act.merge(ttl, keep, visitor, digest, into, its_digest)
     give(ns .. ':shown', seq)
     call('SADD', of('lists', other), seq)
   end
+  if call('EXISTS', of('ids', one), of('lists', one)) > 0 then
+    call('INCR', ns .. ':rewritten')
+  end
   local names = call('HGETALL', of('names', one))
   for i = 1, #names, 2 do
     call('HSET', ns .. ':visitors', names[i], other)
@@ -203,6 +207,9 @@ function act.erase(visitor, digest, now)
     call('HSET', ns .. ':tombstones', names[i + 1], text(math.max(tonumber(now), tonumber(before or now))))
   end
   call('SET', ns .. ':rewrite', '1')
+  if #events + #lists > 0 then
+    call('INCR', ns .. ':rewritten')
+  end
   return {#events, #lists, #names / 2}
 end
 
@@ -221,7 +228,7 @@ end
 
 -- Remove entries start .. stop - 1 that arrived before an instant; return how many are left.
 function act.trim(start, stop, before)
-  local left, places = 0, {}
+  local left, removed, places = 0, false, {}
   for seq = tonumber(start), tonumber(stop) - 1 do
     places[#places + 1] = text(seq)
   end
@@ -232,7 +239,7 @@ function act.trim(start, stop, before)
         if now >= tonumber(before) then
           left = left + 1
         else
-          person = text(person)
+          person, removed = text(person), true
           call('HDEL', log, places[i])
           if log == ns .. ':shown' then
             call('SREM', of('lists', person), places[i])
@@ -244,6 +251,9 @@ function act.trim(start, stop, before)
         end
       end
     end
+  end
+  if removed then
+    call('INCR', ns .. ':rewritten')
   end
   return left
 end

@@ -212,6 +212,10 @@ class RedisStore(Store):
         """Return the place of the newest entry."""
         return self._numbers("seq")[0]
 
+    def rewritten(self) -> int:
+        """Return how often what stands in the log was changed or removed."""
+        return self._numbers("rewritten")[0]
+
     def noted(self, name: str) -> str | None:
         """Return what was kept under a name."""
         found = self._read(lambda redis: redis.hget(self._link.key("notes"), name))

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 LARGE = 100_000
 """Items from which on looking at every one takes more than a millisecond."""
 MANIFEST = "manifest.json"
+Table: TypeAlias = Callable[[Vocabulary], ItemTable | None]
+"""Says what is known of the items of a vocabulary, in its order; None: nothing."""
 ITEM_TABLE = "item_table.arrow"
 _USUAL = 1000
 _WARM = 4
@@ -44,7 +46,10 @@ class Served:
     model: Recommender[Any]
     catalogue: Catalogue
     version: str
-    """Twelve digits of the hash of the manifest: the same wherever the artifact is loaded."""
+    """Twelve digits of the hash of the manifest, the same wherever the artifact is loaded.
+
+    After a `+` the place in the log of the server up to which the model was told what happened since.
+    """
     place: str
     """Where it was loaded from, as the caller wrote it."""
     gap: int
@@ -61,6 +66,25 @@ class Served:
     """How often each item was wanted in what the model learnt from, `(V,)`; None: nobody noted it."""
     indexable: bool
     """Does the model score by products of vectors, so that an index can find items for it?"""
+    learnt_to: int | None = None
+    """The place in the log of the server up to which the model had learnt when it was saved; None: it goes by time."""
+    before: "Served | None" = field(default=None, repr=False)
+    """What was loaded, if the model was told what happened since."""
+
+    @property
+    def artifact(self) -> str:
+        """The version of what was loaded, whatever it was told since."""
+        return self.version.partition("+")[0]
+
+    @property
+    def loaded(self) -> "Served":
+        """What was loaded, before it was told anything."""
+        return self.before or self
+
+    @property
+    def reads_moment(self) -> bool:
+        """Can the instant of the question change the answer?"""
+        return self.model.reads_clock or getattr(self.model.config, "moment", None) is not None
 
     def history(self, events: tuple[Kept, ...]) -> History:
         """Return events, oldest first, as a history for this model."""
@@ -71,7 +95,7 @@ class Served:
 
         With an index, it lists what the index finds of that.
         """
-        if not history.given and not self.model.reads_clock:
+        if not history.given and not self.reads_moment:
             top = self._usual(k, limits)
             if top is not None:
                 return top
@@ -119,13 +143,14 @@ class Served:
         return tried, places.reshape(len(rows), len(codes))
 
 
-def serve(place: str | Path, *, gap: int, table: Callable[[Vocabulary], ItemTable | None] | None = None) -> Served:
+def serve(place: str | Path, *, gap: int, table: Table | None = None, learnt_to: int | None = None) -> Served:
     """Load an artifact, without torch if it was compiled; see that it answers as it did when it was saved, and warm it.
 
     Args:
         place: The directory that `save` wrote.
         gap: The silence (ms) that ends a session.
         table: Says what is known of the items of a vocabulary; if nothing, what lies beside the model is read.
+        learnt_to: The place in the log of the server up to which it has learnt; None: it goes by time.
 
     Raises:
         ArtifactError: It is damaged, missing or too new; or it answers nothing, or otherwise than when it was saved.
@@ -150,6 +175,7 @@ def serve(place: str | Path, *, gap: int, table: Callable[[Vocabulary], ItemTabl
         asked=asked,
         index=index,
         popularity=read_popularity(folder, len(model.vocabulary_)),
+        learnt_to=learnt_to,
     )
 
 
@@ -163,6 +189,8 @@ def prepared(
     asked: int = 0,
     index: ItemIndex | None = None,
     popularity: NDArray[np.int64] | None = None,
+    learnt_to: int | None = None,
+    before: Served | None = None,
 ) -> Served:
     """Make a fitted model ready to be served, and warm it.
 
@@ -189,6 +217,8 @@ def prepared(
         usual,
         popularity,
         index is not None or _indexable(model),
+        learnt_to,
+        before,
     )
 
 

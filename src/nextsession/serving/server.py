@@ -18,6 +18,7 @@ from nextsession.index.kept import Kind
 from nextsession.serving.arms import Arm, Role
 from nextsession.serving.engine import Engine
 from nextsession.serving.indexing import Indexing
+from nextsession.serving.learning import Learner
 from nextsession.serving.metrics import Metrics, Snapshot, added
 from nextsession.serving.security import Buckets, Keys
 from nextsession.serving.served import Served
@@ -86,6 +87,8 @@ class Server:
     """A folder in which workers tell one another their numbers."""
     index: Kind | None = None
     """The index that is built for models that come without; None: only what is asked for."""
+    learner: Learner = None  # type: ignore[assignment]
+    """Tells the models what happens; if not given, one that never does."""
     metrics: Metrics = field(default_factory=Metrics)
     in_flight: int = 0
     ready: bool = False
@@ -94,8 +97,9 @@ class Server:
         """Note when it began."""
         self.started = self.clock()
         self.indexing = Indexing(self.engine.arms, self.index)
+        self.learner = self.learner or Learner(self.engine.arms, self.engine.store, every=0)
         self.buckets = Buckets(self.settings.rate)
-        self._began_with = {arm.name: (arm.served.version, arm.weight, arm.role) for arm in self.engine.arms}
+        self._began_with = {arm.name: (arm.served.artifact, arm.weight, arm.role) for arm in self.engine.arms}
         self._agreed: str | None = None
         self._swept = self.started
         self._changing = asyncio.Lock()
@@ -129,7 +133,7 @@ class Server:
 
     def _tell(self) -> None:
         wanted = {
-            arm.name: _Wanted(arm.served.place, arm.served.version, arm.weight, arm.role) for arm in self.engine.arms
+            arm.name: _Wanted(arm.served.place, arm.served.artifact, arm.weight, arm.role) for arm in self.engine.arms
         }
         text = msgspec.json.encode(_Agreed(self._began_with, wanted)).decode()
         try:
@@ -150,7 +154,7 @@ class Server:
         wanted = agreed.arms
         for name, want in wanted.items():
             have: Arm | None = next((arm for arm in arms if arm.name == name), None)
-            if have is None or have.served.version != want.version:
+            if have is None or have.served.artifact != want.version:
                 if have is not None and have.previous and have.previous[0].version == want.version:
                     arms.roll_back(name, now=now)
                     continue
@@ -163,18 +167,25 @@ class Server:
     # -- every second ---------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Do what is done every second, until told to stop."""
+        """Do what is done every second, and let models learn beside it, until told to stop."""
         self.ready = True
+        await asyncio.gather(self._each_second(self.second, stop), self._each_second(self.learn, stop))
+        self.ready = False
+
+    async def _each_second(self, act: Callable[[], None], stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
-                await asyncio.to_thread(self.second)
+                await asyncio.to_thread(act)
             except StoreError as error:  # it says itself what is wrong, and goes on trying
                 log.warning("What other workers did is not known: %s", error)
             except Exception:  # a bad second must not be the last
                 log.exception("Something that is done every second failed.")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 1.0)
-        self.ready = False
+
+    def learn(self) -> None:
+        """Tell the models what happened, if it is time."""
+        self.learner.learn(self.clock())
 
     def second(self) -> None:
         """Follow the other workers, close a second of numbers, and sweep once an hour."""
@@ -210,6 +221,14 @@ class Server:
                 now.counters[f"shadow_{what}_total{series}"] = getattr(tally, what)
             now.histograms[f"shadow_seconds{series}"] = list(tally.buckets)
             now.sums[f"shadow_seconds{series}"] = tally.seconds
+        for name, learnt in self.learner.learnt.items():
+            series, now = f'{{arm="{name}"}}', self.metrics.now
+            now.counters[f"learnt_total{series}"] = learnt.times
+            now.counters[f"learn_failures_total{series}"] = learnt.failures
+            now.counters[f"learn_seconds_total{series}"] = learnt.total
+            self.metrics.gauge(f"learnt_events{series}", learnt.events)
+            if learnt.at is not None:
+                self.metrics.gauge(f"learnt_age_seconds{series}", (self.clock() - learnt.until) / 1000)
         for arm in self.engine.arms if self.engine.exploring.share else ():
             cold = self.engine.exploring.cold(arm.served)
             self.metrics.gauge(f'cold_items{{arm="{arm.name}"}}', float(np.count_nonzero(cold)))

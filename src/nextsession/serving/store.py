@@ -124,6 +124,13 @@ class Store(ABC):
         """Return the place of the newest entry, events and lists alike; it never falls, whatever is removed."""
 
     @abstractmethod
+    def rewritten(self) -> int:
+        """Return how often what stands in the log was changed or removed: merged, erased, or too old.
+
+        Whoever follows the log by place reads it again from the start when this number is another.
+        """
+
+    @abstractmethod
     def note(self, name: str, value: str | None) -> None:
         """Keep a small text under a name, durably; None removes it.  For what all workers must agree on."""
 

@@ -24,6 +24,8 @@ from nextsession.serving.events import (
     with_event,
 )
 
+REWRITTEN = "rewritten"
+"""The note of how often what stands in the log was changed or removed."""
 VERSION = 3
 SCHEMA = (
     """CREATE TABLE events (seq INTEGER PRIMARY KEY, person INTEGER NOT NULL, id TEXT NOT NULL, item TEXT NOT NULL,
@@ -168,9 +170,12 @@ class Writing:
         one, other = self._person(visitor), self._person(into)
         if one == other:
             return 0
-        self._do("DELETE FROM events WHERE person = ? AND id IN (SELECT id FROM events WHERE person = ?)", (one, other))
+        twice = self._do(
+            "DELETE FROM events WHERE person = ? AND id IN (SELECT id FROM events WHERE person = ?)", (one, other)
+        ).rowcount
         moved: int = self._do("UPDATE events SET person = ? WHERE person = ?", (other, one)).rowcount
-        self._do("UPDATE shown SET person = ? WHERE person = ?", (other, one))
+        shown = self._do("UPDATE shown SET person = ? WHERE person = ?", (other, one)).rowcount
+        self._rewrote(twice + moved + shown)
         self._do("UPDATE visitors SET person = ? WHERE person = ?", (other, one))
         self._do("DELETE FROM people WHERE person = ?", (one,))
         self._people = {name: other if person == one else person for name, person in self._people.items()}
@@ -195,6 +200,7 @@ class Writing:
             self._people = {name: p for name, p in self._people.items() if p != person}
             self._records.pop(person, None)
             self._changed.discard(person)
+            self._rewrote(events + shown)
         for identity in identities:
             self._do(
                 "INSERT INTO tombstones VALUES (?, ?) "
@@ -216,8 +222,8 @@ class Writing:
 
     def trim(self, start: int, stop: int, before: int) -> None:
         """Remove entries `start..stop` of the log that arrived before an instant."""
-        self._do("DELETE FROM events WHERE seq >= ? AND seq < ? AND received < ?", (start, stop, before))
-        self._do("DELETE FROM shown WHERE seq >= ? AND seq < ? AND time < ?", (start, stop, before))
+        wheres = ("events WHERE seq >= ? AND seq < ? AND received < ?", "shown WHERE seq >= ? AND seq < ? AND time < ?")
+        self._rewrote(sum(self._do(f"DELETE FROM {where}", (start, stop, before)).rowcount for where in wheres))
 
     def rebuild(self) -> int:
         """Make all records again from the log."""
@@ -244,6 +250,14 @@ class Writing:
             self._do("DELETE FROM notes WHERE name = ?", (name,))
         else:
             self._do("INSERT INTO notes VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value))
+
+    def _rewrote(self, entries: int) -> None:
+        """Note that entries of the log were changed or removed, if any were."""
+        if entries:
+            self._do(
+                "INSERT INTO notes VALUES (?, '1') ON CONFLICT DO UPDATE SET value = CAST(value AS INTEGER) + 1",
+                (REWRITTEN,),
+            )
 
     def _erased_at(self, visitor: str) -> int | None:
         if self._recent is not None:

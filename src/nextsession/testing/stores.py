@@ -12,7 +12,7 @@ Needs the extra `serve`; `plays` needs `hypothesis` too.
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import pairwise, permutations
 
 from nextsession.errors import ModelError
 from nextsession.serving.events import DAY, SHOWN, Event, Rules, Shown, digest_of
@@ -293,6 +293,32 @@ def check_sweeping(subject: StoreSubject) -> None:
     expect(len(list(store.events())) == 2, "the log lost events.")
     store.sweep(NOW + 1000 * DAY, retention=MINUTE)  # a clock gone mad must not empty the log
     expect([s.event.id for s in store.events()] == ["b"], "retention is not counted from the newest event.")
+    store.close()
+
+
+def check_rewritten(subject: StoreSubject) -> None:
+    """Whoever follows the log hears that entries were merged, erased or removed by age, and of nothing else."""
+    store = subject.open(Rules())
+    store.append([click("a", "anon"), click("b", "ann"), click("c", "bob")], NOW)
+    store.submit_shown(Shown("r1", "eve", NOW, "main", "v1", ("x",)))
+    store.flush()
+    counted = [store.rewritten()]
+    for change in (
+        lambda: store.merge("anon", "ann", NOW),
+        lambda: store.merge("eve", "bob", NOW),
+        lambda: store.erase("ann", NOW),
+        lambda: store.append([click("d", "bob", at=DAY)], NOW + DAY),
+        lambda: store.sweep(NOW + DAY, retention=MINUTE),
+    ):
+        change()
+        counted.append(store.rewritten())
+    rose = [b > a for a, b in pairwise(counted)]
+    expect(rose == [True, True, True, False, True], f"it rose after these changes: {rose}.")
+    store.merge("nobody", "bob", NOW + DAY)
+    store.erase("somebody", NOW + DAY)
+    store.sweep(NOW + DAY, retention=DAY)
+    store.note("x", "y")
+    expect(store.rewritten() == counted[-1], "it rose, and nothing in the log was changed.")
     store.close()
 
 

@@ -37,7 +37,7 @@ const turn = () =>
 
 async function refresh() {
   const [numbers, models, ready] = await Promise.all([get("v1/operations"), get("v1/models"), get("readyz").catch((error) => ({ status: error.message }))]);
-  keepingFocus(parts.board, () => show(parts.board, tiles(numbers, ready), traffic(numbers), latency(numbers), stages(numbers), sources(numbers), comparison(numbers), numbers.shadows.length ? shadows(numbers) : null, versions(numbers, models), health("Store", numbers.store), numbers.index ? indexes(numbers.index) : null, failures(numbers)));
+  keepingFocus(parts.board, () => show(parts.board, tiles(numbers, ready), traffic(numbers), latency(numbers), stages(numbers), sources(numbers), comparison(numbers), numbers.shadows.length ? shadows(numbers) : null, versions(numbers, models), learning(numbers), health("Store", numbers.store), numbers.index ? indexes(numbers.index) : null, failures(numbers)));
 }
 
 const panel = (title, wide, ...children) => h("section", { class: `panel card ${wide}`, "aria-label": title }, h("h2", {}, title), children);
@@ -242,6 +242,40 @@ function versions(x, { arms, refused }) {
       ),
     ),
     refused.map((one) => h("p", { class: "refused" }, `Refused ${ago(one.at, x.now)}: ${one.artifact}: ${one.reason}`)),
+  );
+}
+
+function learning(x) {
+  return panel(
+    "Learning on",
+    "full",
+    h("p", {}, h("small", {}, "What the models have been told of what happened since they were fitted.")),
+    h(
+      "div",
+      { class: "scroll", tabindex: "0", role: "group", "aria-label": "Learning on" },
+      h(
+        "table",
+        {},
+        h("thead", {}, h("tr", {}, ["Arm", "Told of all until", "Events", "Took", "Times", "Failures", ""].map((name) => h("th", { scope: "col" }, name)))),
+        h(
+          "tbody",
+          {},
+          x.learning.map((one) =>
+            h(
+              "tr",
+              {},
+              h("th", { scope: "row" }, one.arm),
+              h("td", {}, one.until ? ago(one.until, x.now) : "nothing yet"),
+              h("td", {}, count(one.events)),
+              h("td", {}, ms(1000 * one.seconds)),
+              h("td", {}, count(one.times)),
+              h("td", {}, count(one.failures)),
+              h("td", { class: "wide" }, one.error || one.not_because || ""),
+            ),
+          ),
+        ),
+      ),
+    ),
   );
 }
 

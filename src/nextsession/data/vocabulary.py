@@ -158,8 +158,8 @@ class Vocabulary:
 
     def extend(self, ids: ArrayLike) -> "Vocabulary":
         """Append the ids not yet known, sorted; old codes stay as they are."""
-        new = Vocabulary.of(ids)
-        fresh = new.ids[self.encode(new.ids) == NO_ITEM]
+        array = as_ids(ids)
+        fresh = Vocabulary.of(array[self.encode(array) == NO_ITEM]).ids  # to sort what is known would take long
         if len(fresh) == 0:
             return self
         if len(self) == 0:

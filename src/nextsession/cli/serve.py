@@ -123,8 +123,8 @@ def serve(
     settings = _settings(
         artifacts, fallback=fallback, shadow=shadow, explore=explore, index=index, host=host, port=port,
         workers=workers, state=state, items=items, history=history, history_after=history_after, learn=learn,
-        models=models, keys=keys, origin=origin, host_name=host_name, rate=rate, gap=gap, ttl=ttl, keep=keep, retention=retention,
-        largest_body=largest_body, access_log=access_log,
+        models=models, keys=keys, origin=origin, host_name=host_name, rate=rate, gap=gap, ttl=ttl, keep=keep,
+        retention=retention, largest_body=largest_body, access_log=access_log,
     )  # fmt: skip
     from nextsession.serving.logs import to_stderr
     from nextsession.serving.opening import without_secret

@@ -169,7 +169,18 @@ def test_operations_count_what_happened(visit, site):
     ida.page.click("nav [data-view=operations]")
     ida.page.wait_for_selector(".tile.good")
     text = ida.page.locator("#view-operations").inner_text()
-    for word in ("Well", "p99", "Fallback", "vmisknn", "gru4rec", "95 % interval", "sqlite", "Golden requests"):
+    for word in (
+        "Well",
+        "p99",
+        "Fallback",
+        "vmisknn",
+        "gru4rec",
+        "95 % interval",
+        "sqlite",
+        "Golden requests",
+        "Index of gru4rec",
+        "every item is looked at",
+    ):
         assert word in text
     assert ida.page.locator(".interval").count() >= 1
     if PICTURES is not None:

@@ -16,6 +16,7 @@ def operations(server: Server) -> dict[str, Any]:
     since, minute, workers = server.all_numbers()
     seconds = max(len(server.metrics.seconds), 1)
     counters = since.counters
+    answering = [arm.name for arm in server.engine.arms if arm.role == "answer"]
     read = total(counters, "history_events_total")
     return {
         "now": server.clock(),
@@ -38,12 +39,12 @@ def operations(server: Server) -> dict[str, Any]:
         "chain": server.engine.chain.order,
         "explore": {
             "share": server.engine.exploring.share,
-            "cold": {arm.name: since.gauges.get(f'cold_items{{arm="{arm.name}"}}') for arm in server.engine.arms},
+            "cold": {name: since.gauges.get(f'cold_items{{arm="{name}"}}') for name in answering},
         },
         "degraded": {what: total(counters, "degraded_total", what=what) for what in ("store", "model", "fallback")},
         "fallback_share": fallback_share(counters),
         "cold_share": total(counters, "history_events_total", known="no") / read if read else 0.0,
-        "coverage": {arm.name: since.gauges.get(f'coverage{{arm="{arm.name}"}}', 0.0) for arm in server.engine.arms},
+        "coverage": {name: since.gauges.get(f'coverage{{arm="{name}"}}', 0.0) for name in answering},
         "learning": [_learning(server, arm) for arm in server.engine.arms],
         "arms": [_arm(server, counters, arm.name) for arm in server.engine.arms],
         "shadows": [_shadow(since, arm) for arm in server.engine.arms.shadows],

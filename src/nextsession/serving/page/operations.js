@@ -37,7 +37,11 @@ const turn = () =>
 
 async function refresh() {
   const [numbers, models, ready] = await Promise.all([get("v1/operations"), get("v1/models"), get("readyz").catch((error) => ({ status: error.message }))]);
+<<<<<<< HEAD
   keepingFocus(parts.board, () => show(parts.board, tiles(numbers, ready), traffic(numbers), latency(numbers), stages(numbers), sources(numbers), comparison(numbers), numbers.shadows.length ? shadows(numbers) : null, versions(numbers, models), learning(numbers), health("Store", numbers.store), numbers.index ? indexes(numbers.index) : null, failures(numbers)));
+=======
+  keepingFocus(parts.board, () => show(parts.board, tiles(numbers, ready), traffic(numbers), latency(numbers), stages(numbers), sources(numbers), comparison(numbers), numbers.shadows.length ? shadows(numbers) : null, versions(numbers, models), health("Store", numbers.store, numbers.now), indexes(numbers), failures(numbers)));
+>>>>>>> dd99bb3 (Operations page: health of indexes with times, what an index is called; arms that answer nobody are left out of shares)
 }
 
 const panel = (title, wide, ...children) => h("section", { class: `panel card ${wide}`, "aria-label": title }, h("h2", {}, title), children);
@@ -280,28 +284,31 @@ function learning(x) {
 }
 
 /** Whatever a part says of its health, line by line: parts know best what matters. */
-function health(name, facts, wide = "half") {
+function health(name, facts, now) {
   const { ok, ...others } = facts;
   return panel(
     name,
-    wide,
+    "half",
     h("p", { class: ok === false ? "lamp bad" : "lamp good" }, ok === false ? "Not well" : "Well"),
     h(
       "dl",
       {},
-      Object.entries(others).map(([key, value]) => [h("dt", {}, key.replaceAll("_", " ")), h("dd", {}, told(key, value))]),
+      Object.entries(others).map(([key, value]) => [h("dt", {}, key.replaceAll("_", " ")), h("dd", {}, told(key, value, now))]),
     ),
   );
 }
 
-const indexes = (found) => (Array.isArray(found) ? found : Object.entries(found).map(([arm, facts]) => ({ arm, ...Object(facts) }))).map((one) => health(`Index of ${one.arm || one.kind || "items"}`, one));
+const indexes = (x) => x.index.map(({ arm, kind, ...facts }) => health(`Index of ${arm}`, { kind: KINDS[kind], ...facts }, x.now));
 
-function told(key, value) {
+const KINDS = { exact: "none: every item is looked at", ivf: "inverted lists (ivf)", pq: "inverted lists of codes (pq)", hnsw: "graph (hnsw)" };
+
+function told(key, value, now) {
+  if (/_at$/.test(key) && value) return ago(value, now);
   if (value === null || value === "") return "none";
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (typeof value !== "number") return typeof value === "object" ? JSON.stringify(value) : String(value);
   if (/bytes/.test(key)) return value > 1e6 ? `${number(value / 1e6)} MB` : `${number(value / 1e3)} kB`;
-  if (/recall|share/.test(key)) return number(value, 3);
+  if (/recall|share|promised/.test(key)) return number(value, 3);
   return number(value, 2);
 }
 

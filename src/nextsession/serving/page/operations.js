@@ -37,11 +37,7 @@ const turn = () =>
 
 async function refresh() {
   const [numbers, models, ready] = await Promise.all([get("v1/operations"), get("v1/models"), get("readyz").catch((error) => ({ status: error.message }))]);
-<<<<<<< HEAD
-  keepingFocus(parts.board, () => show(parts.board, tiles(numbers, ready), traffic(numbers), latency(numbers), stages(numbers), sources(numbers), comparison(numbers), numbers.shadows.length ? shadows(numbers) : null, versions(numbers, models), learning(numbers), health("Store", numbers.store), numbers.index ? indexes(numbers.index) : null, failures(numbers)));
-=======
-  keepingFocus(parts.board, () => show(parts.board, tiles(numbers, ready), traffic(numbers), latency(numbers), stages(numbers), sources(numbers), comparison(numbers), numbers.shadows.length ? shadows(numbers) : null, versions(numbers, models), health("Store", numbers.store, numbers.now), indexes(numbers), failures(numbers)));
->>>>>>> dd99bb3 (Operations page: health of indexes with times, what an index is called; arms that answer nobody are left out of shares)
+  keepingFocus(parts.board, () => show(parts.board, tiles(numbers, ready), traffic(numbers), latency(numbers), stages(numbers), sources(numbers), comparison(numbers), numbers.shadows.length ? shadows(numbers) : null, versions(numbers, models), learning(numbers), health("Store", numbers.store, numbers.now), indexes(numbers), failures(numbers)));
 }
 
 const panel = (title, wide, ...children) => h("section", { class: `panel card ${wide}`, "aria-label": title }, h("h2", {}, title), children);

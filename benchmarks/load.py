@@ -19,6 +19,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import platform
 import random
@@ -157,7 +158,7 @@ class Load:
             edges = [(edge, count) for one, edge, count in self.buckets if one == stage]
             total = edges[-1][1]
             at = {q: next(edge for edge, count in edges if count >= q / 100 * total) for q in (50, 90, 99)}
-            found[stage] = {f"p{q}": round(1000 * edge, 2) for q, edge in at.items()}
+            found[stage] = {f"p{q}": round(1000 * edge, 2) if edge < math.inf else None for q, edge in at.items()}
         return found
 
     def by_stage(self):

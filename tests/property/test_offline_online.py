@@ -93,6 +93,18 @@ def test_the_served_list_is_what_recommend_says(name, many):
     served_as_recommended(model, many, seed=7, rows=400 if name in ("sasrec", "hstuplus") else None)
 
 
+def test_a_compiled_network_is_served_as_it_recommends(many, tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs the extra `runtime`")
+    pytest.importorskip("onnxscript", reason="needs the extra `compile`")
+    from nextsession.compiling import compile_model
+    from nextsession.runtime.kept import load_runtime
+
+    model = create("sasrec", **TINY, layers=1).fit(training_log(users=60), runtime=Runtime(seed=3))
+    model.save(tmp_path / "model")
+    compile_model(model, tmp_path / "model")
+    served_as_recommended(load_runtime(tmp_path / "model"), many, seed=7, rows=400)
+
+
 @pytest.fixture(scope="module")
 def very_many():
     return visitors(10_000, seed=13)

@@ -1,6 +1,6 @@
 """What it costs a server to tell a model what happened, and for how long an answer may wait meanwhile.
 
-python benchmarks/learning.py recent vmisknn sessionrec --json benchmarks/results/learning.json
+python benchmarks/learning.py recent vmisknn --json benchmarks/results/learning.json
 
 The log is drawn, of the size of Globo.com's: 2.8 million clicks on 46,000 items that a model learnt from, and a day of
 190,000 clicks since, in a store on the disk.
@@ -43,13 +43,13 @@ def drawn(events: int, begins: int, ends: int, rng: np.random.Generator) -> tupl
 
 
 def learnt(name: str, rng: np.random.Generator) -> Recommender[Any]:
-    """Return a model that knows the long log; networks learn vectors from a hundredth and are told the rest."""
+    """Return a model that knows the long log; networks learn vectors from a thousandth and are told the rest."""
     who, what, when = drawn(LEARNT, NOW - 16 * DAY, NOW - DAY, rng)
     log = sessionise([f"v{x}" for x in who.tolist()], [str(x) for x in what.tolist()], when, gap=GAP)
     model = create(name, **SETTINGS.get(name, {}))
     if name not in ("sessionrec",):
         return model.fit(log)
-    some = rng.random(len(log)) < 0.01
+    some = rng.random(len(log)) < 0.001
     first = log.take(np.flatnonzero(some))
     return model.fit(first).update(log.take(np.flatnonzero(~some)))
 

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from nextsession import SessionLog, create, registry
 from nextsession.cli import app
+from nextsession.data.items import ItemFeature, ItemTable
 from nextsession.errors import ArtifactError, ConfigError, ModelError
 from nextsession.golden import write_golden
 from nextsession.serving.served import serve
@@ -78,6 +80,31 @@ def test_a_compiled_network_answers_as_the_network(name, tmp_path):
     np.testing.assert_allclose(answered.scores, expected.scores, rtol=1e-4, atol=1e-4)
     for claim in ("name", "reads_clock", "reads_ignored", "reads_actions", "predicts"):
         assert getattr(made, claim) == getattr(model, claim)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("sasrec", {"features": ("shade",)}), ("hstuplus", {}), ("sessionrec", {"features": ("shade",)})],
+)
+def test_side_features_and_kinds_of_events_are_read(name, settings, tmp_path):
+    plain, rng = training_log(users=40), np.random.default_rng(0)
+    n = plain.n_items
+    shade = ItemFeature(np.arange(0, 2 * n + 1, 2), rng.integers(0, 5, 2 * n).astype(np.int32), tuple("abcde"))
+    log = replace(
+        plain,
+        item_table=ItemTable({"shade": shade}),
+        actions=rng.integers(0, 3, plain.n_events).astype(np.int16),
+        action_names=("click", "cart", "buy"),
+        labels=(rng.random(plain.n_events) < 0.8).astype(np.int8),
+    )
+    model = create(name, **ONE, **settings).fit(log)
+    model.save(tmp_path / "model")
+    compile_model(model, tmp_path / "model")
+    made = load_runtime(tmp_path / "model")
+    some = plain.rows(0, 9)  # without kinds
+    for asked in (some, log.rows(0, 9)):
+        np.testing.assert_allclose(made.scores(asked).queries, model.scores(asked).queries, rtol=1e-4, atol=1e-5)
 
 
 def test_histories_of_all_kinds_are_compared():

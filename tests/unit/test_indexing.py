@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,6 +151,19 @@ def test_one_worker_builds_and_all_use_it(place):
     assert [worker.health()[0]["building"] for worker in workers] == [True, False]
     for worker in workers:
         until(worker, lambda worker=worker: worker.health()[0]["kind"] == "ivf" and worker._building is None)
+
+
+def test_a_model_that_was_told_what_happened_gets_no_index_of_what_it_was_before(place):
+    arms = arms_of(place / "one")
+    base = arms.named("one").served
+    assert arms.learn("one", replace(base, version=f"{base.version}+7", before=base))
+    indexing = Indexing(arms, "ivf", 0.8)
+    indexed(place / "one")
+    indexing.look()
+    assert (indexing.health()[0]["kind"], indexing.health()[0]["building"]) == ("exact", False)
+    arms.learn("one", base)
+    indexing.look()
+    assert indexing.health()[0]["kind"] == "ivf"
 
 
 def test_what_is_being_built_ends_with_the_server(place):

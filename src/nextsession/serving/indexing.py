@@ -93,8 +93,8 @@ class Indexing:
         self._states = {v: s for v, s in self._states.items() if v in versions}
         for version, served in versions.items():
             state = self._states.setdefault(version, _State(kind=self._kind))
-            if not served.place or not served.indexable:
-                continue
+            if not served.place or not served.indexable or served.before is not None:
+                continue  # an index of what was loaded is none of what the model was told since
             if served.index is None and not self._adopted(served, state):
                 if wanted is None and state.kind is not None and not state.tried:
                     wanted = served

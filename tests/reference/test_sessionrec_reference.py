@@ -16,6 +16,7 @@ from nextsession.nn.batches import Rows
 from nextsession.nn.jagged import Batch
 from nextsession.nn.negatives import ItemStatistics
 from nextsession.nn.next_session import NextSession
+from nextsession.reading import kept
 from nextsession.slices import whole_sessions
 from nextsession.testing.subjects import training_log
 
@@ -96,7 +97,7 @@ def test_scores_and_losses_are_those_of_the_plain_implementation(across: str) ->
         ignored_only=False,
     )  # fmt: skip
     model.timed_ = True
-    log = model._read(log)
+    log = kept(log, "wanted-sessions")
     torch.manual_seed(0)
     network = model._network(Facts(log.n_items))
     assert isinstance(network, NextSession)

@@ -23,7 +23,7 @@ from nextsession.metrics import check_names
 from nextsession.nn.batches import TrainingRows
 from nextsession.progress import Progress
 from nextsession.recommender import Exclude
-from nextsession.training import Epoch, Objective, TrainingSettings, TrainingState, epochs
+from nextsession.training import Epoch, Objective, TrainingSettings, TrainingState, epochs, give_back_memory
 from nextsession.training_log import CURVE, TrainingLog
 from nextsession.training_state import load_state, packed, save_state, unpack
 
@@ -102,6 +102,7 @@ class TrainingRun:
                     self._note(state, epoch)
                     self._keep(state)
                     log.write(state.notes["curve"])
+                    give_back_memory()
                     if self._finished(state):
                         break
             log.write(state.notes["curve"])

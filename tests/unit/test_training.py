@@ -1,8 +1,11 @@
 """Training: every step counts once, what is kept goes on exactly, what cannot go on says why."""
 
+import ctypes
 import json
 import math
+import os
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +21,16 @@ from nextsession.nn.losses import FullSoftmax, SampledSoftmax
 from nextsession.nn.negatives import ItemStatistics
 from nextsession.nn.networks import Head, Input, NextItem
 from nextsession.slices import latest
-from nextsession.training import TrainingSettings, epochs, factor, load_state, save_state, start, thousands
+from nextsession.training import (
+    TrainingSettings,
+    epochs,
+    factor,
+    give_back_memory,
+    load_state,
+    save_state,
+    start,
+    thousands,
+)
 
 V, D = 11, 6
 CPU = torch.device("cpu")
@@ -456,3 +468,16 @@ def test_an_epoch_is_plain_facts():
     (epoch,) = run(start(network(), settings), settings)
     assert asdict(epoch)["learning_rate"] == 0.02
     json.dumps(asdict(epoch), allow_nan=False)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc gives memory back when asked")
+def test_memory_that_is_held_and_not_used_is_given_back() -> None:
+    def held() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    pieces = [np.ones(10_000) for _ in range(2_000)]  # 160 MB in pieces that the heap does not map one by one
+    del pieces[:-1]  # the last lies above the others, so that they are not given back by themselves
+    before = held()
+    give_back_memory()
+    assert before - held() > 100_000_000
+    assert pieces[0].sum() == 10_000

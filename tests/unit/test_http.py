@@ -450,8 +450,17 @@ def test_a_fault_of_ours_tells_nothing(clock, caplog):
 def test_unknown_routes_and_methods(client):
     for path in ("/nothing", "/v1/nothing", "/v2/events", "/../app.py", "/%2e%2e/app.py", "/page", "/index.html/"):
         assert "/openapi.json lists them" in problem(client.get(path), 404)
-    problem(client.put("/v1/events"), 405)
-    problem(client.delete("/v1/models"), 405)
+    for method, path, allowed in (
+        ("GET", "/v1/events", "POST"),
+        ("PUT", "/v1/events", "POST"),
+        ("DELETE", "/v1/models", "GET, POST"),
+        ("OPTIONS", "/v1/visitors/ann", "DELETE, GET"),
+        ("TRACE", "/v1/items/a/similar", "GET"),
+    ):
+        response = client.request(method, path)
+        assert problem(response, 405) == f"This path takes {allowed} and not {method}."
+        assert response.headers["allow"] == allowed
+    assert client.head("/healthz").status_code == 200
 
 
 def test_every_route_answers_a_problem_when_it_is_asked_nonsense(client):

@@ -15,7 +15,7 @@ from starlette.routing import Route as Address
 
 from nextsession.serving import openapi
 from nextsession.serving.calls import Route
-from nextsession.serving.edge import ProblemError, Straight, endpoint, on_exception, problem
+from nextsession.serving.edge import Endpoint, Place, ProblemError, Straight, endpoint, on_exception, problem
 from nextsession.serving.routes import ROUTES
 from nextsession.serving.server import Server
 
@@ -48,8 +48,11 @@ def application(server: Server, *, page: Path = PAGE) -> Starlette:
             await work
             await asyncio.to_thread(server.close)
 
-    endpoints = [(route, endpoint(server, route)) for route in _ordered()]
-    routes = [Address(_greedy(route.path), answer, methods=[route.method]) for route, answer in endpoints]
+    answers: dict[str, dict[str, Endpoint]] = {}
+    for route in _ordered():
+        answers.setdefault(route.path, {})[route.method] = endpoint(server, route)
+    places = {path: Place(of_path) for path, of_path in answers.items()}
+    routes = [Address(_greedy(path), place) for path, place in places.items()]
     routes.append(Address("/openapi.json", _description, methods=["GET"]))
     routes.append(Address("/{name:path}", _page(page), methods=["GET"]))
     middleware = []
@@ -64,8 +67,8 @@ def application(server: Server, *, page: Path = PAGE) -> Starlette:
                 max_age=3600,
             )
         )
-    straight = {(route.method, route.path): answer for route, answer in endpoints if "{" not in route.path}
-    middleware.append(Middleware(Straight, routes=straight))
+    straight = {path: place for path, place in places.items() if "{" not in path}
+    middleware.append(Middleware(Straight, places=straight))
     return Starlette(
         routes=routes,
         lifespan=lifespan,
@@ -79,7 +82,7 @@ def _ordered() -> list[Route]:
 
     Those without an id first, they are asked most; one whose path goes on before one whose last part takes everything.
     """
-    return sorted(ROUTES, key=lambda route: ("{" in route.path, -route.path.count("/")))
+    return sorted(ROUTES, key=lambda route: (route.has_id, -route.path.count("/")))
 
 
 def _greedy(path: str) -> str:

@@ -61,6 +61,11 @@ class Route:
     stage: str = ""
     """The name of its histogram."""
 
+    @property
+    def has_id(self) -> bool:
+        """Is there an id in its path?"""
+        return "{id}" in self.path
+
 
 async def durable(server: Server, submitted: "Future[list[Outcome]]") -> list[Outcome]:
     """Wait until events are durable.

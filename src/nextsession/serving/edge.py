@@ -9,6 +9,7 @@ from http import HTTPStatus
 from itertools import count
 from time import perf_counter, thread_time
 from typing import Any, TypeAlias
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from nextsession.errors import ArtifactError, ConfigError, DataError, ModelError, StoreError, UnknownNameError
 from nextsession.serving.calls import Call, ParameterError, Route
 from nextsession.serving.server import Server
-from nextsession.serving.wire import HealthOut, Problem
+from nextsession.serving.wire import LONGEST, HealthOut, Problem
 
 log = logging.getLogger(__name__)
 Endpoint: TypeAlias = "Callable[[Request], Awaitable[Reply]]"
@@ -50,21 +51,36 @@ class Reply(Response):
         self.raw_headers = [(b"content-length", b"%d" % len(body)), (b"content-type", kind), *_SAFE, *more]
 
 
-class Straight:
-    """Takes requests for routes without an id in their path to them at once; the router looks for all others."""
+class Place:
+    """Everything that may be done at one path."""
 
-    def __init__(self, app: ASGIApp, routes: Mapping[tuple[Any, str], Endpoint]) -> None:
-        """Take the router, and endpoints by method and path."""
-        self.app, self.routes = app, routes
+    def __init__(self, answers: Mapping[str, Endpoint]) -> None:
+        """Take endpoints by method."""
+        self.answers = answers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        method = scope["method"]
+        found = self.answers.get("GET" if method == "HEAD" else method)
+        if found is None:
+            allowed = ", ".join(sorted(self.answers))
+            reply = problem(ProblemError(405, f"This path takes {allowed} and not {method}.", {"allow": allowed}))
+        else:
+            reply = await found(Request(scope, receive, send))
+        await reply(scope, receive, send)
+
+
+class Straight:
+    """Takes requests for paths without an id in them there at once; the router looks for all others."""
+
+    def __init__(self, app: ASGIApp, places: Mapping[str, Place]) -> None:
+        """Take the router, and places by path."""
+        self.app, self.places = app, places
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or let the router."""
-        found = self.routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        if found is None:
-            await self.app(scope, receive, send)
-        else:
-            reply = await found(Request(scope, receive, send))
-            await reply(scope, receive, send)
+        found = self.places.get(scope["path"]) if scope["type"] == "http" else None
+        await (self.app if found is None else found)(scope, receive, send)
 
 
 def problem(failed: ProblemError, request: str = "") -> Reply:
@@ -118,9 +134,14 @@ async def _answer(server: Server, route: Route, decoder: "msgspec.json.Decoder[A
     body = None
     if decoder is not None:
         content = await read_body(request, server.settings.largest_body, server.settings.slowest_body)
-        body = decoder.decode(content)
+        try:
+            body = decoder.decode(content)
+        except RecursionError:
+            raise ProblemError(400, "The body is nested deeper than anything that is asked for here.") from None
     read = thread_time()
     query = request.query_params if route.query else _NO_QUERY
+    if route.has_id:
+        _see_id(request)
     found = await route.handle(Call(server, body, request.path_params, query))
     if isinstance(found, str):
         return Reply(200, found.encode(), b"text/plain; version=0.0.4; charset=utf-8")
@@ -168,6 +189,18 @@ def _same_origin(server: Server, headers: Mapping[bytes, bytes]) -> None:
     if origin in server.settings.origins or origin.partition("://")[2] == host:
         return
     raise ProblemError(403, "Pages of this origin may not ask; name it with --origin.")
+
+
+def _see_id(request: Request) -> None:
+    """See that the id in a path is one that a body could hold."""
+    name = request.path_params["id"]
+    if len(name) > LONGEST:
+        raise ProblemError(422, f"An id may have {LONGEST} characters, that in the path has {len(name)}.")
+    if "\ufffd" in name:  # it may stand for what is no text; then it is not the id that was meant
+        try:
+            unquote_to_bytes(request.scope["raw_path"]).decode()
+        except UnicodeDecodeError:
+            raise ProblemError(400, "The id in the path is no UTF-8.") from None
 
 
 async def read_body(request: Request, largest: int, slowest: float) -> bytes:

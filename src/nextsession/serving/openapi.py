@@ -9,7 +9,7 @@ import msgspec
 
 from nextsession.serving.calls import Route
 from nextsession.serving.routes import ROUTES
-from nextsession.serving.wire import MOST_LISTED, Problem
+from nextsession.serving.wire import LONGEST, MOST_LISTED, Problem
 
 _REF = "#/components/schemas/{name}"
 _STATUS = {
@@ -78,7 +78,12 @@ def _operation(route: Route, schema_of: dict[int, Any]) -> dict[str, Any]:
         },
     }
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST},
+        }
         for name in re.findall(r"{(\w+)}", route.path)
     ]
     parameters += [{"name": name, "in": "query", "required": False, "schema": _QUERY[name]} for name in route.query]
@@ -102,6 +107,8 @@ def statuses(route: Route) -> Sequence[int]:
         found |= {400, 408, 413, 422}
     if route.query:
         found |= {404, 422}
+    if route.has_id:
+        found |= {400, 422}
     return sorted(found)
 
 

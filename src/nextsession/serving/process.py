@@ -32,6 +32,7 @@ from nextsession.serving.events import Rules
 from nextsession.serving.learning import Learner
 from nextsession.serving.opening import is_redis, open_store
 from nextsession.serving.past import Past
+from nextsession.serving.protocol import Guarded
 from nextsession.serving.security import Keys
 from nextsession.serving.served import Served, serve
 from nextsession.serving.server import Server, ServerSettings
@@ -236,6 +237,8 @@ def _serve(settings: ServeSettings, listening: socket.socket) -> None:
     gc.freeze()  # what has been loaded stays: no request need wait until it has been looked through
     config = uvicorn.Config(
         application(server),
+        http=Guarded,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

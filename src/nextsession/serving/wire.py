@@ -12,8 +12,8 @@ from nextsession.serving.arms import Role
 from nextsession.serving.events import SHOWN, Event, Outcome, Shown
 from nextsession.serving.questions import Listed, Question
 
-_LONGEST = 256
-Text: TypeAlias = Annotated[str, Meta(min_length=1, max_length=_LONGEST)]
+LONGEST = 256
+Text: TypeAlias = Annotated[str, Meta(min_length=1, max_length=LONGEST)]
 Whole: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 ArmName: TypeAlias = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
 ItemId: TypeAlias = Text | Whole
@@ -219,7 +219,7 @@ class RollBack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
 class WeighArms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="weigh"):
     """Set the shares of visitors that arms get."""
 
-    weights: Annotated[dict[str, Annotated[float, Meta(ge=0)]], Meta(min_length=1, max_length=100)]
+    weights: Annotated[dict[str, Annotated[float, Meta(ge=0, le=1e9)]], Meta(min_length=1, max_length=100)]
 
 
 class AssignArm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="assign"):

@@ -18,6 +18,7 @@ from torch import Tensor
 from nextsession.config import Duration, Settings, duration_text, milliseconds
 from nextsession.data.log import SessionLog
 from nextsession.errors import ConfigError
+from nextsession.habits import Habits
 from nextsession.nn.batches import Rows, cuts
 from nextsession.nn.known import History, known
 from nextsession.nn.moments import AskedBatch, MomentNetwork, answered
@@ -41,6 +42,9 @@ class MomentSettings(Settings):
     not, as in logs without times."""
     repeats: bool = True
     """Have the items of a person's history a score of their own, by how often and how long ago they were wanted?"""
+    habits: bool = False
+    """Is it looked up what everybody has again, for the scores of what the person had before?  Where people buy the
+    same again, as on groceries."""
     asks: Literal["next-session", "next-item", "both"] = "both"
     """What training asks for: what is wanted in a session, as it begins; the next event within one, of which one is
     drawn from each session; or both."""
@@ -63,6 +67,10 @@ class MomentSettings(Settings):
         if self.audience and not self.windows:
             raise ValueError(
                 "moment.audience looks at the last hours, and moment.windows = [] says that none are known"
+            )
+        if self.habits and not self.repeats:
+            raise ValueError(
+                "moment.habits weigh what the person had before, and moment.repeats = false says that has no score"
             )
         return self
 
@@ -88,6 +96,8 @@ class AskedRows:
     """The kinds of their events."""
     actions: NDArray[np.int64] | None = None
     """The kinds of all events of the log."""
+    habits: Habits | None = None
+    """Of everybody in the log."""
 
     @classmethod
     def of(
@@ -115,7 +125,8 @@ class AskedRows:
         plan = _questions(log, settings.asks, seed).recent(_EVENTS * most)
         if log.timed:
             plan = plan.take(np.argsort(plan.asked_at, kind="stable"))
-        return cls(log, plan, history, settings, seen, kinds, kinds(log))
+        habits = Habits.of(log) if settings.habits else None
+        return cls(log, plan, history, settings, seen, kinds, kinds(log), habits)
 
     def __len__(self) -> int:
         """Return the number of questions."""
@@ -151,6 +162,8 @@ class AskedRows:
             windows,
             repeat=settings.repeats,
             counted_at=cases.asked_at // settings.resolution * settings.resolution,
+            habits=self.habits,
+            askers=cases.groups,
         )
         counts, others = np.diff(cases.target_offsets), np.diff(cases.ignored_offsets)
         every = np.arange(len(histories))
@@ -199,6 +212,7 @@ def answers(
     queries: Tensor,
     never: NDArray[np.bool_],
     most: int,
+    habits: Habits | None = None,
 ) -> NDArray[np.float32]:
     """Return the scores of all items with what was known at the instant of each question, `(B, V)`.
 
@@ -211,6 +225,7 @@ def answers(
         queries: `(B, D)`.
         never: `(V,)` items that nobody ever wanted.
         most: As in `AskedRows.of`.
+        habits: Of everybody.
     """
     windows = np.array(settings.windows, np.int64)
     lengths = np.diff(histories.event_offsets)
@@ -223,7 +238,7 @@ def answers(
         stop = min(first + step, len(histories))
         some, at = histories.rows(first, stop), asked_at[first:stop]
         counted_at = None if history is None else history.counted_at(at, settings.resolution)
-        then = known(some, at, history, windows, repeat=settings.repeats, counted_at=counted_at)
+        then = known(some, at, history, windows, repeat=settings.repeats, counted_at=counted_at, habits=habits)
         scores[first:stop] = answered(network, queries[first:stop], then, never)
     return scores
 

@@ -21,6 +21,7 @@ from nextsession.data.log import SessionLog
 from nextsession.distributed import Processes, joined, local_rank, started_together
 from nextsession.errors import ConfigError, DataError, suggestion
 from nextsession.evaluation import EvaluationSettings, evaluate
+from nextsession.habits import Habits
 from nextsession.nn.augmentation import Variation, in_turn
 from nextsession.nn.batches import Augmentation, Rows
 from nextsession.nn.known import History
@@ -131,6 +132,7 @@ class NeuralRecommender(Recommender[N], Generic[N]):
 
     network_: Network
     history_: History | None
+    habits_: Habits | None
     """Everybody's events, if it is to be known what was wanted shortly before a question."""
     popularity_: NDArray[np.float32]  # (V,) log(1 + wanted events in training)
     curve_: NDArray[np.float64]  # (epochs, columns) see CURVE; validation is NaN where there was none
@@ -176,6 +178,7 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         self.history_ = (
             None if self.config.moment is None else history_of(self.name, log, self.config.moment, runtime.seed)
         )
+        self.habits_ = None
         rows = self._rows(log) if self.config.moment is None else self._questions(log, self.config.moment, runtime)
         with enough_memory(self.name, self.config):
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -215,6 +218,7 @@ class NeuralRecommender(Recommender[N], Generic[N]):
             network,
             n_features,
             repeat=moment.repeats,
+            habits=moment.habits,
             width=moment.width,
             hidden=moment.hidden,
             audience=bool(moment.audience),
@@ -223,9 +227,11 @@ class NeuralRecommender(Recommender[N], Generic[N]):
 
     def _questions(self, log: SessionLog, moment: MomentSettings, runtime: Runtime) -> AskedRows:
         most = self.config.max_length
-        return AskedRows.of(
+        found = AskedRows.of(
             log, moment, self.history_, most, runtime.seed, seen=self._reading.slices, kinds=self._reading.kinds
         )  # fmt: skip
+        self.habits_ = found.habits
+        return found
 
     def _taught(self, log: SessionLog) -> Slices:
         """Return the rows that are learnt from, targets included."""
@@ -309,8 +315,9 @@ class NeuralRecommender(Recommender[N], Generic[N]):
                     "events. Give them times, or fit a model with moment.windows = []."
                 )
             most = self.config.max_length
+            never = self.popularity_ == 0
             return DenseScores(
-                answers(network, moment, self.history_, histories, asked_at, asked, self.popularity_ == 0, most)
+                answers(network, moment, self.history_, histories, asked_at, asked, never, most, self.habits_)
             )
         queries = np.zeros((len(histories), self.table_.shape[1]), np.float32)
         for some, batch_queries in found:
@@ -334,6 +341,7 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         self.history_ = self.history_.joined(log)
         if n_items > self.facts_.n_items:
             self.network_ = grown(self.network_, n_items)
+            self.habits_ = None if self.habits_ is None else self.habits_.extended(n_items)
             self.facts_ = replace(self.facts_, n_items=n_items)
 
     def _tabulate(self) -> None:
@@ -348,12 +356,15 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         arrays = {f"network.{k}": v.detach().cpu().numpy() for k, v in self.network_.state_dict().items()}
         if self.history_ is not None:
             arrays |= self.history_.arrays()
+        if self.habits_ is not None:
+            arrays |= self.habits_.arrays()
         return {**arrays, **self.facts_.arrays(), "popularity": self.popularity_, "curve": self.curve_}
 
     def _restore(self, arrays: dict[str, NDArray[Any]]) -> None:
         self.popularity_, self.curve_ = arrays["popularity"], arrays["curve"]
         self.facts_ = Facts.restored(arrays, len(self.vocabulary_), self.config.features)
         self.history_ = History.restored(arrays, len(self.vocabulary_)) if "history/times" in arrays else None
+        self.habits_ = Habits.restored(arrays)
         with torch.random.fork_rng(devices=[]):
             self.network_ = self._built()
         weights = {

@@ -20,7 +20,9 @@ EXAMPLES = examples(
 
 
 def study(
-    name: Annotated[str, typer.Argument(metavar="STUDY", help="overall, backbones, encoders, alpha, time or scaling.")],
+    name: Annotated[
+        str, typer.Argument(metavar="STUDY", help="overall, backbones, encoders, alpha, time, scaling or ablation.")
+    ],
     data: Annotated[
         str, typer.Option("--data", metavar="LOG", help="A data set, a prepared directory, a file, or 'shop'.")
     ] = "shop",
@@ -39,7 +41,7 @@ def study(
 
     overall: all models; backbones: GRU, Transformer, HSTU over sessions and over items; encoders: how sessions are
     pooled; alpha: the weight of the rank loss; time: quality against time of training; scaling: sizes of data and
-    model, a law, and an extrapolation written before it is checked.
+    model, a law, and an extrapolation written before it is checked; ablation: what each part of the model is worth.
 
     What is there already is not made again, and studies of one log share it. Sizes and budgets of all networks are
     set by study.NAME, such as study.epochs=20; --dry-run shows them all. Rows that know the instant of the

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nextsession.audiences import Audience
 from nextsession.data.log import SessionLog
+from nextsession.habits import Habits
 from nextsession.nn.ops.moment_cross_entropy import Runs
 from nextsession.nn.ops.repeats import N_FEATURES, repeats
 from nextsession.tallies import Tally
@@ -135,6 +136,8 @@ def known(
     *,
     repeat: bool,
     counted_at: NDArray[np.int64] | None = None,
+    habits: Habits | None = None,
+    askers: NDArray[np.int64] | None = None,
 ) -> Known:
     """Look up what was known when these questions were asked.
 
@@ -146,6 +149,8 @@ def known(
         repeat: Is it looked up what each had before?
         counted_at: `(B,)` ms, never falling where `asked_at` does not: up to where everybody's events are counted;
             questions with the same share the counts.  The instants of the questions if not given.
+        habits: What everybody has again, if that is looked up of what each had before.
+        askers: `(B,)` rows of the log that habits are of, in training: see `Habits.features`.
     """
     runs: Runs = [(0, len(asked_at))]
     items = persons = audiences = None
@@ -166,5 +171,10 @@ def known(
         histories.items, labels, histories.times, histories.session_offsets, histories.user_offsets,
         asked_at, histories.n_items,
     )  # fmt: skip
-    rows, had, numbers = (torch.from_numpy(x) for x in found)
-    return Known(runs, items, rows, had, numbers, persons, audiences)
+    rows, had, numbers = found
+    if habits is not None:
+        past = np.rint(np.expm1(numbers[:, 0])).astype(np.int64)
+        more = habits.features(had, past, None if askers is None else askers[rows])
+        numbers = np.concatenate([numbers, more], axis=1)
+    before = (torch.from_numpy(rows), torch.from_numpy(had), torch.from_numpy(numbers))
+    return Known(runs, items, *before, persons, audiences)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nextsession.habits import N_FEATURES as OF_HABITS
 from nextsession.nn.embedding import ItemEmbedding
 from nextsession.nn.jagged import Batch
 from nextsession.nn.known import Known
@@ -76,6 +77,7 @@ class MomentNetwork(Network):
         network: Turns histories into queries.
         n_features: Numbers that are known of every item; 0: none.
         repeat: Is it known what each person had before?
+        habits: And what everybody has again?
         width: Numbers that become of them, each with a weight that depends on the query.
         hidden: Width between.
         audience: Is it known who wanted what of late?
@@ -88,6 +90,7 @@ class MomentNetwork(Network):
         n_features: int,
         *,
         repeat: bool,
+        habits: bool = False,
         width: int,
         hidden: int,
         audience: bool = False,
@@ -101,7 +104,7 @@ class MomentNetwork(Network):
         self.cold = cold
         self.bias = nn.Parameter(torch.zeros(n_items))
         self.drift = _map(n_features, hidden, width) if n_features else None
-        self.repeat = _map(N_FEATURES, hidden, width) if repeat else None
+        self.repeat = _map(N_FEATURES + habits * OF_HABITS, hidden, width) if repeat else None
         self.again = nn.Parameter(torch.zeros(n_items)) if repeat else None
         self.of_drift = _weights(dim, width) if n_features else None
         self.of_repeat = _weights(dim, width) if repeat else None

@@ -13,7 +13,7 @@ from nextsession.errors import DataError
 Kind: TypeAlias = Literal["sessions", "items", "counting", "oracle"]
 """What a model reads one by one: whole sessions, events; or it counts; or it knows the truth."""
 
-Name: TypeAlias = Literal["overall", "backbones", "encoders", "alpha", "time", "scaling"]
+Name: TypeAlias = Literal["overall", "backbones", "encoders", "alpha", "time", "scaling", "ablation"]
 
 TITLES: Mapping[str, str] = {
     "overall": "Overall comparison",
@@ -22,13 +22,18 @@ TITLES: Mapping[str, str] = {
     "alpha": "Weight of the rank loss",
     "time": "Quality against time of training",
     "scaling": "Scaling with data and with the width of the model",
+    "ablation": "What each part is worth",
 }
-"""The studies by name; of the paper Table 2, 3 and 4, Figure 4, 3 and 5."""
+"""The studies by name; of the paper Table 2, 3 and 4, Figure 4, 3 and 5; the last is ours."""
 
 METRICS = tuple(f"{name}@{k}" for name in ("ndcg", "recall") for k in (10, 100, 500))
 """What every table holds."""
 
 ALPHAS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+WHOLE = "all of it"
+"""SessionRec with all that it can know of a log: what an ablation takes parts away from."""
+DRAWN = 512
+"""Items that are drawn for a batch where an ablation does not look at all of them."""
 BEST_OF_ITEMS = "the best over items"
 """Stands for the item-level network of the same column that is best over the six metrics."""
 
@@ -143,7 +148,14 @@ def arms(name: Name, settings: StudySettings, known: Known) -> list[Arm]:
     Raises:
         DataError: The study is about what was shown and ignored, and this log does not say.
     """
-    make = {"overall": _overall, "backbones": _backbones, "encoders": _encoders, "alpha": _alpha, "time": _time}
+    make = {
+        "overall": _overall,
+        "backbones": _backbones,
+        "encoders": _encoders,
+        "alpha": _alpha,
+        "time": _time,
+        "ablation": _ablation,
+    }
     if name == "alpha" and not known.ignored:
         raise DataError(
             "The study 'alpha' weighs what was shown and ignored, and this log holds only what was wanted. "
@@ -282,3 +294,31 @@ def _alpha(settings: StudySettings, known: Known) -> list[Arm]:
 def _time(settings: StudySettings, known: Known) -> list[Arm]:
     ours = Arm(f"SessionRec, {settings.within}", "sessionrec", session_level(settings))
     return [ours, *(arm for arm in _over_items(settings, known) if arm.name != "GRU")]
+
+
+def _ablation(settings: StudySettings, known: Known) -> list[Arm]:
+    moment: dict[str, Any] = {"asks": "next-session"}
+    if not known.timed:
+        moment |= {"windows": [], "habits": True}
+    full = {"loss": {"kind": "softmax"}, "time": "relative" if known.timed else "none"}
+    drawn = {"loss": {"kind": "sampled_softmax", "negatives": {"kind": "uniform", "n": DRAWN, "per": "batch"}}}
+    whole = session_level(settings, **full, moment=moment)
+
+    def other(name: str, against: str = WHOLE, **changed: Any) -> Arm:
+        return Arm(name, "sessionrec", {**whole, **changed}, against=against)
+
+    found = [Arm(WHOLE, "sessionrec", whole)]
+    if known.timed:
+        found.append(other("without counts of everybody", moment={**moment, "windows": []}))
+        found.append(other("without the times between sessions", time="none"))
+        found.append(other("with audiences", moment={**moment, "audience": 32}))
+    else:
+        found.append(other("without everybody's habits", moment={**moment, "habits": False}))
+    found.append(other("without what the person had before", moment={**moment, "habits": False, "repeats": False}))
+    if known.ignored:
+        found.append(other("without reading what was ignored", reads_ignored=False, alpha=0.0))
+        found.append(other("without the rank loss", alpha=0.0))
+    found.append(other("events and sessions as tokens", tokens="both"))
+    found.append(other("events as tokens", tokens="items"))
+    blind = "without the moment of asking"
+    return [*found, other(blind, moment=None), other(f"{blind}, {DRAWN} items drawn", blind, moment=None, **drawn)]

@@ -9,7 +9,7 @@ Table = tuple[str, list[str], list[list[str]]]
 
 SLATES = ("slate_auc", "slate_mrr", "slate_ndcg@10")
 _FEW = ("ndcg@100", "recall@100")
-ORDERED = ("alpha", "encoders", "backbones", "scaling")
+ORDERED = ("alpha", "encoders", "backbones", "scaling", "ablation")
 """Studies whose rows keep their order; others are sorted, the best first."""
 
 

@@ -111,6 +111,8 @@ def named(row: Row, beside: Sequence[Row] = ()) -> str:
     if others and len(settings) > _SHORT:
         settings = {k: v for k, v in settings.items() if any(other.get(k) != v for other in others)}
     changed = [f"{name}={value}" for name, value in settings.items()]
+    if any(other.model == row.model and other.seed != row.seed for other in beside):
+        changed.append(f"seed {row.seed}")
     return f"{row.model}{' ◷' if row.reads_clock else ''}{' (' + ', '.join(changed) + ')' if changed else ''}"
 
 

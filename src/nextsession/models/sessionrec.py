@@ -269,5 +269,5 @@ class SessionRec(NeuralRecommender[SessionRecSettings]):
             {**few, "within": "transformer", "tokens": "both", "normalise": True, "temperature": 0.05},
             {**few, "within": "max-relu", "tokens": "items", "time": "none", "reads_ignored": False},
             {**few, "within": "weighed", "preset": "kuaisar"},
-            {**few, "within": "separate", "moment": {"windows": ["1h", "1d"], "audience": 4}},
+            {**few, "within": "separate", "moment": {"windows": ["1h", "1d"], "audience": 4, "habits": True}},
         ]

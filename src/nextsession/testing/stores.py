@@ -293,6 +293,13 @@ def check_sweeping(subject: StoreSubject) -> None:
     expect(len(list(store.events())) == 2, "the log lost events.")
     store.sweep(NOW + 1000 * DAY, retention=MINUTE)  # a clock gone mad must not empty the log
     expect([s.event.id for s in store.events()] == ["b"], "retention is not counted from the newest event.")
+    store.append([click("c", at=1000 * DAY)], NOW + 1000 * DAY)  # it was mad when an event came, and is right again
+    store.sweep(NOW + 2 * MINUTE, retention=MINUTE)
+    store.append([click("d", at=-1000 * DAY)], NOW - 1000 * DAY)  # and mad the other way
+    store.append([click("e", at=2 * MINUTE)], NOW + 2 * MINUTE)
+    store.sweep(NOW + 2 * MINUTE, retention=MINUTE)
+    found = [s.event.id for s in store.events()]
+    expect(found == ["b", "c", "d", "e"], f"of b to e, that came while the clock was wrong, {found} are left.")
     store.close()
 
 

@@ -267,8 +267,11 @@ class Server:
             return
         told = msgspec.msgpack.encode((now, self.metrics.now, self.metrics.minute()))
         scratch = self.numbers / f".{os.getpid()}"
-        scratch.write_bytes(told)
-        scratch.replace(self.numbers / f"{os.getpid()}.numbers")
+        try:
+            scratch.write_bytes(told)
+            scratch.replace(self.numbers / f"{os.getpid()}.numbers")
+        except OSError as error:  # a full disk is no reason to do nothing of what comes after
+            log.warning("Other workers could not be told the numbers: %s", error)
 
     def all_numbers(self) -> tuple[Snapshot, Snapshot, int]:
         """Return the numbers of all workers since they began and of the last minute, and how many workers there are."""

@@ -27,7 +27,10 @@ def sqlite_subject(folder, **how):
         paths[id(store)] = path, rules
         return store
 
-    return StoreSubject(open_, lambda store: SQLiteStore(*paths[id(store)], **how))
+    def again(store):
+        return SQLiteStore(*paths[id(store)], **how)
+
+    return StoreSubject(open_, again, None if how.get("alone") else again)
 
 
 NAMES = itertools.count()
@@ -41,10 +44,14 @@ def redis_subject(url):
     def open_(rules):
         name = f"store {next(NAMES)}"
         store = RedisStore(url, rules, namespace=name)
-        names[id(store)] = name
+        names[id(store)] = name, rules
         return store
 
-    return StoreSubject(open_, lambda store: RedisStore(url, namespace=names[id(store)]))
+    def again(store):
+        name, rules = names[id(store)]
+        return RedisStore(url, rules, namespace=name)
+
+    return StoreSubject(open_, again, again)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +139,11 @@ FAULTS = {
     Leaky: "erasure",
     TwoFaced: "merging",
 }
+
+
+def test_two_writers_that_do_not_know_of_one_another_are_noticed():
+    with pytest.raises(ModelError, match=r"^two_writers: .* Found: .*the other does not know it yet"):
+        check_store(StoreSubject(MemoryStore, join=lambda store: MemoryStore(store.rules)))
 
 
 @pytest.mark.parametrize("fault", FAULTS)

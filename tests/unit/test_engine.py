@@ -68,7 +68,7 @@ def ask(one, now=NOW, **question):
 def test_a_list_is_filled_and_says_where_each_item_came_from():
     one = engine()
     one.record([click("soap", "bob")], NOW).result()
-    one.refresh()
+    one.refresh(NOW)
     answer = ask(one, event=click("tea"))
     assert [(x.item, x.source) for x in answer.items] == [
         ("milk", "model"),
@@ -91,7 +91,7 @@ def test_nobody_known_gets_what_many_want():
 def test_items_that_no_model_knows_can_be_listed_for_being_wanted():
     one = engine()
     one.record([click("novelty", "bob"), click("disliked", "bob", label=0)], NOW).result()
-    one.refresh()
+    one.refresh(NOW)
     listed = {x.item: x.source for x in ask(one, k=20).items}
     assert listed["novelty"] == "recent"
     assert "disliked" not in listed
@@ -110,7 +110,7 @@ def test_exclusion_holds_for_the_whole_list():
 def test_filters_hold_for_the_whole_list():
     one = engine()
     one.record([click("novelty", "bob"), click("soap", "bob")], NOW).result()
-    one.refresh()
+    one.refresh(NOW)
     assert set(ids(ask(one, items=("tea",), deny=("milk",)))) == {"soap", "novelty", "sugar", "coffee"}
     assert set(ids(ask(one, allow=("soap", "nothing", "novelty")))) == {"soap", "novelty"}
     assert set(ids(ask(one, where={"kind": ("white",)}))) == {"milk", "sugar"}
@@ -126,11 +126,11 @@ def test_what_is_out_of_stock_is_not_listed_by_any_worker():
     one = engine()
     other = engine(store=one.store)
     assert one.restock(["milk", "novelty"], []) == {"milk", "novelty"}
-    other.refresh()
+    other.refresh(NOW)
     for each in (one, other):
         assert "milk" not in ids(ask(each, items=("tea",), k=9))
     assert one.restock([], ["milk"]) == {"novelty"}
-    other.refresh()
+    other.refresh(NOW)
     assert "milk" in ids(ask(other, items=("tea",), k=9))
 
 
@@ -198,7 +198,7 @@ def test_a_model_that_fails_is_replaced_by_what_many_want(caplog):
     model = Failing().fit(LOG)
     one = engine(prepared(model, gap=GAP))
     one.record([click("soap", "bob")], NOW).result()
-    one.refresh()
+    one.refresh(NOW)
     model.fails = True
     answer = ask(one, explain=True, items=("tea",))
     assert answer.degraded == ("model",)
@@ -220,7 +220,7 @@ def test_a_short_list_is_filled_by_the_fallback_before_anything_else():
     assert one.chain.order == ("model", "fallback", "recent", "usual", "any")
     assert engine().chain.order == ("model", "recent", "usual", "any")
     one.record([click("soap", "bob")], NOW).result()
-    one.refresh()
+    one.refresh(NOW)
     expected = next(iter(create("vsknn").fit(LOG).recommend(SessionLog.from_lists([[["tea"]]]), exclude="session")))
     answer = ask(one, items=("tea",), k=4)
     assert [x.source for x in answer.items] == ["model", "fallback", "recent", "any"]
@@ -462,8 +462,8 @@ def test_an_answer_to_nobody_needs_no_reason():
 def test_recent_counts_fade():
     store, recent = MemoryStore(Rules()), Recent(half_life=1000)
     store.append([click("old", at=-2500, name=f"o{i}") for i in range(5)] + [click("new", at=0)], NOW)
-    assert recent.follow(store) is False
+    assert recent.follow(store, NOW) is False
     assert recent.items == ["new", "old"], "five of them, two and a half half-lives old, are less than one"
     store.append([click("old", at=-1, name="again")], NOW)
-    recent.follow(store)
+    recent.follow(store, NOW)
     assert recent.items == ["old", "new"]

@@ -27,7 +27,7 @@ def engine(share, popularity=OLD, version="v1", store=None):
     model = create("popular").fit(LOG)
     one = prepared(model, gap=GAP, popularity=popularity, version=version)
     made = Engine(Arms({"main": (one, 1.0)}, now=NOW), store or MemoryStore(Rules()), explore=share)
-    made.refresh()
+    made.refresh(NOW)
     return made
 
 
@@ -125,11 +125,11 @@ def test_an_item_is_cold_until_it_was_wanted_or_shown_often_enough():
     one.record([Event(f"d{i}", "bob", "i16", NOW + i, label=0) for i in range(WANTED)], NOW + 100).result()
     one.store.submit_shown(Shown("r", "bob", NOW, "x", "v", ("i17",) * (SEEN - 1)))
     one.store.submit_shown(Shown("r", "bob", NOW, "x", "v", ("i18",) * SEEN, shadow=True))
-    one.refresh()
+    one.refresh(NOW)
     assert cold(one) == set(ITEMS[12:])
     one.record([Event("last", "bob", "i15", NOW)], NOW + 100).result()
     one.store.submit_shown(Shown("r", "bob", NOW, "x", "v", ("i17", "unheard of")))
-    one.refresh()
+    one.refresh(NOW)
     assert cold(one) == set(ITEMS[12:]) - {"i15", "i17"}
     other = engine(0.5, version="v2", store=one.store)
     assert cold(other) == cold(one), "another worker counts the same, and so does another version"

@@ -1,4 +1,4 @@
-"""What a SQLite store does beyond the contract: full disks, foreign files, two writers, erasure down to the bytes."""
+"""What a SQLite store does beyond the contract: full disks, foreign files, erasure down to the bytes."""
 
 import sqlite3
 import stat
@@ -163,28 +163,6 @@ def test_an_erasure_leaves_no_byte(path):
             assert trace not in content, f"{trace!r} is still in {name}"
     assert len(store.record("bob", NOW).events) == 200
     store.close()
-
-
-def test_two_writers_share_a_file(path):
-    """As two worker processes do: each has a connection and a thread of its own."""
-    one, other = SQLiteStore(path), SQLiteStore(path)
-
-    def write(store, name):
-        for i in range(60):
-            store.append([event(f"{name}{i}", f"v{i % 4}"), event(f"both{i}", f"v{i % 4}")], NOW)
-
-    threads = [threading.Thread(target=write, args=pair) for pair in ((one, "a"), (other, "b"))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len({s.seq for s in one.events()}) == len(list(other.events())) == 180
-    before = [one.record(f"v{v}", NOW) for v in range(4)]
-    assert before == [other.record(f"v{v}", NOW) for v in range(4)]
-    one.rebuild()
-    assert before == [one.record(f"v{v}", NOW) for v in range(4)]
-    one.close()
-    other.close()
 
 
 def test_a_file_that_one_process_has_alone_is_not_shared(path):

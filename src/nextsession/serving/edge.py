@@ -118,8 +118,10 @@ def endpoint(server: Server, route: Route) -> Endpoint:
         server.metrics.count(series)
         if route.stage:
             server.metrics.observe(stage, spent)
-        if server.settings.access_log or response.status_code >= 500:
-            _note(name, route, response.status_code, spent)
+        if server.settings.access_log:
+            _note(logging.INFO, name, route, response.status_code, spent)
+        elif response.status_code >= 500:
+            _note(logging.WARNING, name, route, response.status_code, spent)
         return response
 
     return answer
@@ -257,6 +259,7 @@ async def on_exception(request: Request, error: Exception) -> Reply:
     return problem(failure(error))
 
 
-def _note(name: str, route: Route, status: int, spent: float) -> None:
+def _note(level: int, name: str, route: Route, status: int, spent: float) -> None:
     """Write a line of the log: the pattern of the route, never the ids in it."""
-    log.info("%s %d in %.1f ms", route.method, status, 1000 * spent, extra={"request": name, "route": route.path})
+    says = f"{route.method} {status} in %.1f ms"  # each status is a kind of its own
+    log.log(level, says, 1000 * spent, extra={"request": name, "route": route.path})

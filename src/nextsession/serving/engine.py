@@ -108,11 +108,14 @@ class Engine:
         """
         return self.store.submit(events, now)
 
-    def refresh(self) -> None:
+    def refresh(self, now: int) -> None:
         """Learn what other workers have done: what many want, what is out of stock.  Call it every second or so."""
-        while self.recent.follow(self.store):
+        while self.recent.follow(self.store, now):
             pass
         self.exploring.follow(self.store, self._all_served())
+        self._restocked()
+
+    def _restocked(self) -> None:
         noted = self.store.noted(_STOCK)
         if noted != self._stock or any(self._is_stale(served) for served in self._all_served()):
             self._stock = noted
@@ -130,7 +133,7 @@ class Engine:
         known = set(() if noted is None else msgspec.json.decode(noted, type=list[str]))
         after = (known | set(out)) - set(back)
         self.store.note(_STOCK, msgspec.json.encode(sorted(after)).decode())
-        self.refresh()
+        self._restocked()
         return frozenset(after)
 
     def _all_served(self) -> Iterator[Served]:

@@ -24,15 +24,13 @@ from nextsession.errors import StoreError
 from nextsession.serving.arms import Arm, Arms
 from nextsession.serving.served import Served, Table, prepared
 from nextsession.serving.store import Store
-from nextsession.serving.told import Told, place_before
+from nextsession.serving.told import MARGIN, Told, place_before
 
 log = logging.getLogger(__name__)
 
 EVERY = 60_000
 _REST = 9
 """After a time of learning a server does not learn for so many times as long."""
-_MARGIN = 3_600_000
-"""Clocks of several machines differ by less than this (ms)."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class Learner:
         """By arm."""
         self._told: Told | None = None
         self._starts: dict[str, int] = {}  # by artifact: the place in the log after which it is told
-        self._rested = 0
+        self._learnt_at = self._rested = 0
 
     def refusal(self, served: Served) -> str:
         """Return why a model is not told anything; empty if it is."""
@@ -105,7 +103,7 @@ class Learner:
             return
         began = perf_counter()
         try:
-            told = self._follow([arm.served for arm in learning], until)
+            told = self._follow([arm.served for arm in learning], until, now)
         except StoreError as error:
             log.warning("What happened could not be read: %s", error)
             for arm in stale:
@@ -113,7 +111,7 @@ class Learner:
         else:
             for arm in stale:
                 self._tell(arm, told, until, now)
-        self._rested = now + round(_REST * 1000 * (perf_counter() - began))
+        self._learnt_at, self._rested = now, now + round(_REST * 1000 * (perf_counter() - began))
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -121,25 +119,25 @@ class Learner:
         state = self.learnt.get(arm.name)
         if state is None or state.version != arm.served.version:
             return True
-        return state.until < until and now >= self._rested
+        return state.until != until and not self._learnt_at <= now < self._rested  # clocks are set back, too
 
-    def _follow(self, models: list[Served], until: int) -> Told:
+    def _follow(self, models: list[Served], until: int, now: int) -> Told:
         """Return everything that any of the models is to be told."""
-        rewritten, after = self._store.rewritten(), min(map(self._start, models))
+        rewritten, after = self._store.rewritten(), min(self._start(model, now) for model in models)
         told = self._told
         if told is None or told.after != after or told.rewritten != rewritten:
             told = self._told = Told(after, rewritten)
-        told.read(self._store, place_before(self._store, until, told.place))
+        told.read(self._store, place_before(self._store, until, told.place, now=now))
         return told
 
-    def _start(self, served: Served) -> int:
+    def _start(self, served: Served, now: int) -> int:
         """Return the place in the log after which a model is told."""
         base = served.loaded
         if base.learnt_to is not None:
             return base.learnt_to
         found = self._starts.get(base.artifact)
         if found is None:
-            found = place_before(self._store, base.model.trained_until_ - _MARGIN)
+            found = place_before(self._store, base.model.trained_until_ - MARGIN, now=now)
             self._starts = {**self._starts, base.artifact: found}
         return found
 
@@ -150,9 +148,10 @@ class Learner:
             news, place = told.log(
                 gap=base.gap,
                 since=base.model.trained_until_ if base.learnt_to is None else None,
-                after=self._start(base),
+                after=self._start(base, now),
                 shown=base.model.reads_ignored,
                 numbers=base.model.vocabulary_.ids.dtype == np.int64,
+                until=until,
             )
             version = f"{base.artifact}+{place}" + (f".{told.rewritten}" if told.rewritten else "")
             if not place:

@@ -131,9 +131,11 @@ class MemoryStore(Store):
             for person in silent:
                 person.record = NOTHING
             if retention is not None and self._log:
-                oldest, before = max(s.received for _, s in self._log) - retention, len(self._log) + len(self._shown)
-                self._log = [(p, s) for p, s in self._log if s.received >= oldest]
-                self._shown = [row for row in self._shown if row[2].time >= oldest]
+                oldest = min(now, max(s.received for _, s in self._log)) - retention
+                before = len(self._log) + len(self._shown)
+                until = next((s.seq for _, s in self._log if oldest <= s.received <= now), 0)
+                self._log = [(p, s) for p, s in self._log if s.seq >= until or s.received >= oldest]
+                self._shown = [row for row in self._shown if row[1] >= until or row[2].time >= oldest]
                 self._rewritten += before > len(self._log) + len(self._shown)
                 for person in people:
                     person.ids = {s.event.id for p, s in self._log if p is person}

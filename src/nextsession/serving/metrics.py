@@ -50,6 +50,7 @@ HELP = {
     "index_failures_total": "Indexes that could not be built or used.",
     "cold_items": "Items of the catalogue of an arm that may be explored.",
     "coverage": "Share of the catalogue that has been listed.",
+    "clock_jumps_total": "How often the clock was set by more than a minute.",
     "process_cpu_seconds_total": "CPU time of the process.",
     "cpu_seconds_total": "CPU time by stage; the store has a thread of its own.",
 }

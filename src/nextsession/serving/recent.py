@@ -13,6 +13,8 @@ _LISTED = 1000
 _BEHIND = 200_000
 """Events that are read when a server starts."""
 _AT_ONCE = 20_000
+_SET_BACK = 60_000
+"""A clock that is so much (ms) behind what was counted has been set back."""
 
 
 class Recent:
@@ -28,25 +30,33 @@ class Recent:
         """Most wanted first."""
         self._counts: dict[str, float] = {}
         self._after: int | None = None
+        self._latest = 0
 
-    def follow(self, store: Store) -> bool:
-        """Read on in the log; say whether there may be more."""
+    def follow(self, store: Store, now: int) -> bool:
+        """Read on in the log; say whether there may be more.
+
+        What was counted while the clock ran ahead would outdo everything until then: it is counted again.
+        """
+        if self._latest > now + _SET_BACK:
+            self._counts, self._after, self._latest = {}, None, 0
         if self._after is None:
             self._after = max(0, store.last() - _BEHIND)
         read = 0
         for stored in store.events(self._after, _AT_ONCE):
-            self.add(stored)
+            self.add(stored, now)
             self._after, read = stored.seq, read + 1
         if read:
             self.rank()
         return read == _AT_ONCE
 
-    def add(self, stored: Stored) -> None:
-        """Count one event."""
+    def add(self, stored: Stored, now: int) -> None:
+        """Count one event, as of now if it says that it is yet to come."""
         event = stored.event
         if event.label != 1 or event.action == SHOWN:
             return
-        new, old = event.time / self.half_life, self._counts.get(event.item, -math.inf)
+        time = min(event.time, now)
+        self._latest = max(self._latest, time)
+        new, old = time / self.half_life, self._counts.get(event.item, -math.inf)
         low, high = min(new, old), max(new, old)
         self._counts[event.item] = high + math.log2(1 + 2.0 ** (low - high))
 

@@ -144,7 +144,7 @@ class RedisStore(Store):
         before = now - self.rules.ttl
         silent = sum(self._submit("forget", [a, a + _SLICE, before]).result() for a in self._people())
         if retention is not None:
-            self._trim(retention)
+            self._trim(now, retention)
         return int(silent)
 
     def rebuild(self) -> int:
@@ -232,19 +232,22 @@ class RedisStore(Store):
 
     # -- inside ---------------------------------------------------------------------------------
 
-    def _trim(self, retention: int) -> None:
-        """Remove what arrived more than so long (ms) before the newest event, from the oldest on."""
+    def _trim(self, now: int, retention: int) -> None:
+        """Remove what arrived more than so long (ms) before the newest event and the instant, from the oldest on."""
         first, last = self._numbers("first", "seq")
         slices = [(start, min(start + _SLICE, last + 1)) for start in range(max(first, 1), last + 1, _SLICE)]
         pages = (self._run("page", ["events", *ends]) for ends in reversed(slices))
         newest = next((rows for rows in pages if rows), None)
         if newest is None:
             return
-        before = max(_EVENT.unpack_from(entry)[1] for entry in newest[2::3]) - retention
-        for start, stop in slices:
-            if self._submit("trim", [start, stop, before]).result():
-                return  # entries stand in the order of arrival: what follows is newer
-            self._submit(None, ["SET", self._link.key("first"), stop]).result()
+        before = min(now, max(_EVENT.unpack_from(entry)[1] for entry in newest[2::3])) - retention
+        entries = ((int(seq), _EVENT.unpack_from(entry)[1]) for seq, _, entry in self._pages("events", 0))
+        until = next((seq for seq, received in entries if before <= received <= now), 0)
+        kept = False
+        for start, stop in ((a, min(b, until)) for a, b in slices if a < until):
+            kept = bool(self._submit("trim", [start, stop, before]).result()) or kept
+            if not kept:
+                self._submit(None, ["SET", self._link.key("first"), stop]).result()
 
     def _numbers(self, *names: str) -> list[int]:
         """Return some of the counters; those that nobody set are 0."""

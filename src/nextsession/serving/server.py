@@ -26,7 +26,9 @@ from nextsession.serving.served import Served
 log = logging.getLogger(__name__)
 
 _MODELS = "models in use"
-_HOUR = 3_600_000
+_HOUR, _DAY = 3600.0, 86_400.0
+_JUMP = 60_000
+"""A clock that gains or loses so much (ms) from one second to the next was set."""
 _FRESH = 10_000  # ms for which the numbers of another worker count
 
 
@@ -79,6 +81,8 @@ class Server:
     """Loads an artifact by its place."""
     clock: Callable[[], int]
     """The instant, in ms: nothing else here reads a clock."""
+    steady: Callable[[], float] = time.monotonic
+    """Seconds since some instant, by a clock that nobody sets."""
     models: tuple[Path, ...] = ()
     """Folders that artifacts may be loaded from."""
     keys: Keys = field(default_factory=Keys)
@@ -101,7 +105,8 @@ class Server:
         self.buckets = Buckets(self.settings.rate)
         self._began_with = {arm.name: (arm.served.artifact, arm.weight, arm.role) for arm in self.engine.arms}
         self._agreed: str | None = None
-        self._swept = self.started
+        self._swept, self._calm = self.steady(), 0.0
+        self._ahead = self.started - 1000 * self._swept
         self._changing = asyncio.Lock()
 
     # -- models ---------------------------------------------------------------------------------
@@ -193,12 +198,27 @@ class Server:
         self._measure()
         self.metrics.tick(now)
         self._publish(now)
-        self.engine.refresh()
+        self.engine.refresh(now)
         self.follow()
         self.indexing.look()
-        if now - self._swept > _HOUR:
-            self._swept = now
+        if self._may_sweep(now):
             self.engine.store.sweep(now, retention=self.settings.retention)
+
+    def _may_sweep(self, now: int) -> bool:
+        """Say whether to sweep: an hour after the last time, a day after the clock was set, lest it was set wrong."""
+        steady = self.steady()
+        ahead = now - 1000 * steady
+        if abs(ahead - self._ahead) > _JUMP:
+            log.warning(
+                "The clock was set by %+.0f s; no visitor is forgotten for a day.", (ahead - self._ahead) / 1000
+            )
+            self.metrics.count("clock_jumps_total")
+            self._calm = steady + _DAY
+        self._ahead = ahead
+        if steady < self._calm or steady - self._swept < _HOUR:
+            return False
+        self._swept = steady
+        return True
 
     def _measure(self) -> None:
         health = self.engine.store.health()
@@ -247,8 +267,11 @@ class Server:
             return
         told = msgspec.msgpack.encode((now, self.metrics.now, self.metrics.minute()))
         scratch = self.numbers / f".{os.getpid()}"
-        scratch.write_bytes(told)
-        scratch.replace(self.numbers / f"{os.getpid()}.numbers")
+        try:
+            scratch.write_bytes(told)
+            scratch.replace(self.numbers / f"{os.getpid()}.numbers")
+        except OSError as error:  # a full disk is no reason to do nothing of what comes after
+            log.warning("Other workers could not be told the numbers: %s", error)
 
     def all_numbers(self) -> tuple[Snapshot, Snapshot, int]:
         """Return the numbers of all workers since they began and of the last minute, and how many workers there are."""

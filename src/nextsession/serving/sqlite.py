@@ -118,9 +118,12 @@ class SQLiteStore(Reader, Store):
         for start in range(0, self._one("SELECT coalesce(max(person), 0) FROM people") + 1, _STEP):
             silent += self._submit(lambda writing, a=start: writing.forget(a, a + _STEP, before), 1).result()  # type: ignore[misc]
         if retention is not None:
-            newest = self._one("SELECT coalesce(max(received), 0) FROM events")
-            for start in range(0, self.last() + 1, _STEP):
-                self._submit(lambda writing, a=start: writing.trim(a, a + _STEP, newest - retention), 1).result()  # type: ignore[misc]
+            old = min(now, self._one("SELECT coalesce(max(received), 0) FROM events")) - retention
+            new = self._row("SELECT seq FROM events WHERE received BETWEEN ? AND ? ORDER BY seq LIMIT 1", (old, now))
+            until = 0 if new is None else new[0]
+            for start in range(0, until, _STEP):
+                stop = min(start + _STEP, until)
+                self._submit(lambda writing, a=start, b=stop: writing.trim(a, b, old), 1).result()  # type: ignore[misc]
         return silent
 
     def rebuild(self) -> int:

@@ -70,7 +70,8 @@ class Store(ABC):
         Args:
             now: The instant.
             retention: Also remove events and impressions from the log that arrived more than this
-                long (ms) before its newest event.
+                long (ms) before its newest event, and before the instant.  Should the clock be wrong, or
+                have been, nothing is removed for it: what stands after an event that is new enough stays.
         """
 
     @abstractmethod

@@ -20,6 +20,9 @@ from nextsession.serving.catalogue import number
 from nextsession.serving.events import SHOWN
 from nextsession.serving.store import Store
 
+MARGIN = 3_600_000
+"""Clocks of several machines differ by less than this (ms)."""
+
 
 class Told:
     """Events, and items that were shown, in the order of the places at which they stand in the log."""
@@ -62,7 +65,14 @@ class Told:
         self.place = max(self.place, place)
 
     def log(
-        self, *, gap: int, since: int | None = None, after: int = 0, shown: bool = False, numbers: bool = False
+        self,
+        *,
+        gap: int,
+        since: int | None = None,
+        after: int = 0,
+        shown: bool = False,
+        numbers: bool = False,
+        until: int | None = None,
     ) -> tuple[SessionLog, int]:
         """Return what a model is told, and the place of the last of it; 0 if there is nothing.
 
@@ -72,10 +82,13 @@ class Told:
             after: Leave out what stands at or before this place.
             shown: With the items that were shown, as ignored events.
             numbers: Ids of items are numbers; what is none is left out.
+            until: What says that it happened after this instant, for a clock ran ahead, happened at it.
         """
         where, when, who, what, action, label = (
             np.array(column) for column in (self._where, self._when, self._who, self._what, self._action, self._label)
         )
+        if until is not None:
+            when = np.minimum(when, until)
         chosen = where > after
         if since is not None:
             chosen &= when >= since
@@ -122,15 +135,16 @@ def _shown(store: Store, after: int) -> Iterator[_Row]:
             yield seq, shown.visitor, shown.time, item, SHOWN, 0
 
 
-def place_before(store: Store, instant: int, low: int = 0) -> int:
+def place_before(store: Store, instant: int, low: int = 0, *, now: int) -> int:
     """Return the place in the log before the first event, after the place `low`, that arrived at an instant or later.
 
-    Events stand in the order of arrival, but for clocks that differ: any place will do that all agree on.
+    Events stand in the order of arrival, but for clocks that differ: any place will do that all agree on.  Those
+    that claim to have arrived more than an hour from `now` came when a clock ran ahead, and say nothing.
     """
     high = max(low, store.last())
     while low < high:
         middle = (low + high) // 2
-        found = next(iter(store.events(middle, 1)), None)
+        found = next((stored for stored in store.events(middle) if stored.received <= now + MARGIN), None)
         if found is None or found.seq > high or found.received >= instant:
             high = middle
         else:

@@ -31,6 +31,8 @@ class StoreSubject:
     """Gives an empty store, each time another; the caller closes it."""
     reopen: Callable[[Store], Store] | None = None
     """Gives what a new process would find after the store was closed; None for stores that forget."""
+    join: Callable[[Store], Store] | None = None
+    """Gives what another process has of an open store, with the same rules; None for stores of one process."""
 
 
 StoreCheck = Callable[[StoreSubject], None]
@@ -293,6 +295,13 @@ def check_sweeping(subject: StoreSubject) -> None:
     expect(len(list(store.events())) == 2, "the log lost events.")
     store.sweep(NOW + 1000 * DAY, retention=MINUTE)  # a clock gone mad must not empty the log
     expect([s.event.id for s in store.events()] == ["b"], "retention is not counted from the newest event.")
+    store.append([click("c", at=1000 * DAY)], NOW + 1000 * DAY)  # it was mad when an event came, and is right again
+    store.sweep(NOW + 2 * MINUTE, retention=MINUTE)
+    store.append([click("d", at=-1000 * DAY)], NOW - 1000 * DAY)  # and mad the other way
+    store.append([click("e", at=2 * MINUTE)], NOW + 2 * MINUTE)
+    store.sweep(NOW + 2 * MINUTE, retention=MINUTE)
+    found = [s.event.id for s in store.events()]
+    expect(found == ["b", "c", "d", "e"], f"of b to e, that came while the clock was wrong, {found} are left.")
     store.close()
 
 
@@ -335,6 +344,44 @@ def check_threads(subject: StoreSubject) -> None:
         list(pool.map(one, range(6)))
     expect(len(items_of(store)) == len(list(store.events())) == 280, f"of 280 events there are {len(items_of(store))}.")
     store.close()
+
+
+def check_two_writers(subject: StoreSubject) -> None:
+    """Two processes may write at once: each event is there once, and each knows at once what the other acknowledged."""
+    if subject.join is None:
+        return
+    one = subject.open(Rules(keep=1000))
+    other = subject.join(one)
+
+    def write(mine: Store, theirs: Store, name: str) -> None:
+        for i in range(60):
+            event = Event(f"{name}{i}", f"v{i % 4}", "tea", NOW)
+            mine.append([event, Event(f"both{i}", f"v{i % 4}", "milk", NOW)], NOW)
+            held = theirs.known(event.visitor)
+            expect(
+                held is not None and event.id in [s.event.id for s in held.events], "the other does not know it yet."
+            )
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, (one, other), (other, one), "ab"))
+    places = [[s.seq for s in store.events()] for store in (one, other)]
+    expect(places[0] == places[1], "they do not agree on the log.")
+    expect(len(set(places[0])) == len(places[0]) == 180, f"of 180 events there are {len(places[0])}.")
+    records = [one.record(f"v{v}", NOW) for v in range(4)]
+    expect(records == [other.record(f"v{v}", NOW) for v in range(4)], "they do not agree on the records.")
+    one.rebuild()
+    expect(records == [other.record(f"v{v}", NOW) for v in range(4)], "a record changed when it was made again.")
+    one.merge("v0", "v1", NOW)
+    expect(len(items_of(other, "v0")) == 90, "the other does not know of a merge.")
+    other.erase("v2", NOW)
+    expect(items_of(one, "v2") == [], "the other does not know of an erasure.")
+    late = one.append([Event("late", "v2", "tea", NOW)], NOW)
+    expect(late[0].status == "refused", "the other takes what was erased.")
+    other.note("x", "1")
+    expect(one.noted("x") == "1", "the other does not know of a note.")
+    expect(one.last() == other.last() and one.rewritten() == other.rewritten(), "they do not agree how far the log is.")
+    one.close()
+    other.close()
 
 
 def check_notes(subject: StoreSubject) -> None:

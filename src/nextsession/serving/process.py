@@ -230,15 +230,23 @@ def _shared(settings: ServeSettings) -> Iterator[str]:
 def _serve(settings: ServeSettings, listening: socket.socket) -> None:
     import uvicorn
 
+    from nextsession.serving.straight import straight_protocol
+
     sys.setswitchinterval(0.0005)  # the thread that writes must not wait 5 ms for the one that answers
     hosts = (*LOOPBACK, "[::1]") if settings.host in LOOPBACK else None
     server = build(msgspec.structs.replace(settings, server=_with_hosts(settings.server, hosts)), clock=_clock)
     gc.collect()
     gc.freeze()  # what has been loaded stays: no request need wait until it has been looked through
+    app = application(server)
     config = uvicorn.Config(
+<<<<<<< HEAD
         application(server),
         http=Guarded,
         ws="none",
+=======
+        app,
+        http=straight_protocol(app.state.straight),
+>>>>>>> 10d3758 (Plain requests go from the parser to their route)
         log_config=None,
         access_log=False,
         server_header=False,

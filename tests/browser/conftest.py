@@ -18,6 +18,7 @@ from nextsession.serving.process import LOOPBACK
 from nextsession.serving.served import prepared
 from nextsession.serving.server import Server, ServerSettings
 from nextsession.serving.sqlite import SQLiteStore
+from nextsession.serving.straight import straight_protocol
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +46,9 @@ def site(tmp_path_factory):
         _now,
         settings=ServerSettings(hosts=LOOPBACK),
     )
-    config = uvicorn.Config(application(server), host="127.0.0.1", port=0, log_config=None)
+    app = application(server)
+    http = straight_protocol(app.state.straight)
+    config = uvicorn.Config(app, http=http, host="127.0.0.1", port=0, log_config=None)
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()

@@ -79,13 +79,6 @@ def application(server: Server, *, page: Path = PAGE) -> Starlette:
     return app
 
 
-def _routed(answer: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-    async def routed(request: Request) -> Response:
-        return await answer(Arrived.of(request))
-
-    return routed
-
-
 def _ordered() -> list[Route]:
     """Return the routes in the order in which they are tried.
 

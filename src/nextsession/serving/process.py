@@ -239,14 +239,9 @@ def _serve(settings: ServeSettings, listening: socket.socket) -> None:
     gc.freeze()  # what has been loaded stays: no request need wait until it has been looked through
     app = application(server)
     config = uvicorn.Config(
-<<<<<<< HEAD
-        application(server),
-        http=Guarded,
-        ws="none",
-=======
         app,
         http=straight_protocol(app.state.straight),
->>>>>>> 10d3758 (Plain requests go from the parser to their route)
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -32,10 +32,10 @@ from nextsession.serving.events import Rules
 from nextsession.serving.learning import Learner
 from nextsession.serving.opening import is_redis, open_store
 from nextsession.serving.past import Past
-from nextsession.serving.protocol import Guarded
 from nextsession.serving.security import Keys
 from nextsession.serving.served import Served, serve
 from nextsession.serving.server import Server, ServerSettings
+from nextsession.serving.straight import straight_protocol
 
 log = logging.getLogger(__name__)
 
@@ -229,8 +229,6 @@ def _shared(settings: ServeSettings) -> Iterator[str]:
 
 def _serve(settings: ServeSettings, listening: socket.socket) -> None:
     import uvicorn
-
-    from nextsession.serving.straight import straight_protocol
 
     sys.setswitchinterval(0.0005)  # the thread that writes must not wait 5 ms for the one that answers
     hosts = (*LOOPBACK, "[::1]") if settings.host in LOOPBACK else None

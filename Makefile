@@ -3,7 +3,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: install check test test-all demo docs screenshots bench lock clean
+.PHONY: install check test test-all demo docs screenshots bench audit lock clean
 
 install: .venv/.installed  ## a virtual environment of its own, with pinned versions
 
@@ -35,13 +35,17 @@ docs: install  ## write the generated pages of the documentation
 	$(BIN)/nextsession docs
 
 screenshots: install  ## the pictures of the page, made by its tests
-	NEXTSESSION_SCREENSHOTS=docs/page $(BIN)/pytest -q tests/browser -k 'both_lists or own_session or operations or narrow or dark'
+	NEXTSESSION_SCREENSHOTS=docs/page $(BIN)/pytest -q tests/browser -k 'both_lists or own_session or operations or told or narrow or dark'
 
 bench: install  ## every model on the benchmark sets at hand; resumes
 	$(BIN)/nextsession bench
+
+audit:  ## known weaknesses of the pinned packages; asks the package index for them, and fails where it does not say
+	test -x .audit/bin/pip-audit || { $(PY) -m venv .audit && .audit/bin/python -m pip install --quiet pip-audit; }
+	.audit/bin/pip-audit --strict --no-deps --disable-pip -r requirements.lock
 
 lock: install  ## pin what is installed
 	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
 
 clean:  ## remove what can be made again
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .audit .pytest_cache .mypy_cache .ruff_cache .hypothesis

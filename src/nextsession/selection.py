@@ -88,7 +88,7 @@ def _unheap(items: NDArray[np.int32], scores: NDArray[np.float32], size: int) ->
 
 
 @compiled
-def _least(row: NDArray[np.float32], k: int, best: NDArray[np.float32]) -> np.float32:
+def least_of_best(row: NDArray[np.float32], k: int, best: NDArray[np.float32]) -> np.float32:
     """Return a score that at least `k` items of the row reach, and not many more.
 
     The row is dealt out to `len(best)` hands; where `k` hands hold an item that good, so does the
@@ -153,7 +153,7 @@ def answers_of_dense(
             equal[t] = same
         if k:
             size = 0
-            least = _least(row, k, best)
+            least = least_of_best(row, k, best)
             for start in range(0, width, _RUN):
                 stop = min(start + _RUN, width)
                 worthy = np.int32(0)

@@ -14,10 +14,13 @@ from nextsession.serving.app import application
 from nextsession.serving.arms import Arms
 from nextsession.serving.engine import Engine
 from nextsession.serving.events import Rules
+from nextsession.serving.learning import Learner
+from nextsession.serving.memory import MemoryStore
 from nextsession.serving.process import LOOPBACK
 from nextsession.serving.served import prepared
 from nextsession.serving.server import Server, ServerSettings
 from nextsession.serving.sqlite import SQLiteStore
+from nextsession.serving.straight import straight_protocol
 
 
 @pytest.fixture(scope="session")
@@ -45,16 +48,43 @@ def site(tmp_path_factory):
         _now,
         settings=ServerSettings(hosts=LOOPBACK),
     )
-    config = uvicorn.Config(application(server), host="127.0.0.1", port=0, log_config=None)
+    with listening(server) as address:
+        yield server, address
+
+
+@pytest.fixture(scope="module")
+def learning_site():
+    """Serve two models of which one is told every second what happens; give the server and its address."""
+    log, table, settings = learnt()
+    models = {"recent": create("recent"), "gru4rec": create("gru4rec", **settings)}
+    arms = Arms(
+        {name: (prepared(m.fit(log), gap=GAP, version=f"{name}-1", table=table), 1.0) for name, m in models.items()},
+        now=_now(),
+    )
+    store = MemoryStore()
+    learner = Learner(arms, store, every=1000)
+    server = Server(Engine(arms, store), lambda place: None, _now, learner=learner)
+    with listening(server) as address:
+        yield server, address
+
+
+@contextlib.contextmanager
+def listening(server):
+    """Answer until the block ends; give the address."""
+    app = application(server)
+    http = straight_protocol(app.state.straight)
+    config = uvicorn.Config(app, http=http, host="127.0.0.1", port=0, log_config=None)
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
     while not running.started:
         time.sleep(0.02)
     port = running.servers[0].sockets[0].getsockname()[1]
-    yield server, f"http://127.0.0.1:{port}/"
-    running.should_exit = True
-    thread.join(15)
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        running.should_exit = True
+        thread.join(15)
 
 
 def _now():
@@ -78,8 +108,8 @@ def visit(browser, site):
     """Open windows; when the test is over each must have had nothing to complain of and asked nobody else."""
     here = []
 
-    def one(name, view="shop", **window):
-        here.append(Visitor(browser, site[1], **window).come(name, view))
+    def one(name, view="shop", address=None, **window):
+        here.append(Visitor(browser, address or site[1], **window).come(name, view))
         return here[-1]
 
     yield one

@@ -193,6 +193,31 @@ def test_operations_count_what_happened(visit, site):
     ida.picture("operations", full_page=True)
 
 
+def test_what_models_were_told_is_shown(visit, learning_site):
+    server, address = learning_site
+    moe = visit("moe", address=address).shop()
+    for place in range(3):
+        moe.click(place)
+    moe.page.click("nav [data-view=operations]")
+    panel = moe.page.locator(".panel[aria-label='Learning on']")
+    told = panel.locator("tbody tr", has=moe.page.locator("th", has_text="recent"))
+    for _ in range(150):
+        if told.locator("td").nth(1).inner_text() == "3":
+            break
+        moe.page.wait_for_timeout(100)
+    until, events, took, times, failures, reason = told.locator("td").all_inner_texts()
+    assert (events, failures, reason) == ("3", "0", "")
+    assert until == "just now" or until.endswith("ago"), until
+    assert took.endswith("ms")
+    assert int(times) >= 1
+    assert server.learner.learnt["recent"].events == 3
+    other = panel.locator("tbody tr", has=moe.page.locator("th", has_text="gru4rec"))
+    assert other.locator("td").first.inner_text() == "nothing yet"
+    assert other.locator("td").last.inner_text() == "the model cannot learn on"
+    panel.scroll_into_view_if_needed()
+    moe.picture("learning", clip=panel.bounding_box())
+
+
 def traffic(address):
     """Let many visitors come, so that there is something to see in the pictures: some of them like what they get."""
 

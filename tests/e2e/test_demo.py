@@ -5,9 +5,13 @@ import signal
 import subprocess
 import sys
 import threading
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
+import numpy as np
 import pytest
+
+from nextsession.experiment import Experiment
+from nextsession.sources import open_source
 
 SMALL = """
 import sys
@@ -26,6 +30,14 @@ def start(tmp_path, *flags):
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def wanted_most(address, arm):
+    """Ask an arm as somebody who has done nothing, before anybody has; return items and where they come from."""
+    body = json.dumps({"visitor": "first", "arm": arm, "k": 8}).encode()
+    with urlopen(Request(f"{address}/v1/recommendations", body)) as answer:
+        items = json.load(answer)["items"]
+    return [int(one["item"]) for one in items], {one["source"] for one in items}
 
 
 def test_it_ends_by_itself_for_scripts_and_else_with_the_page_up(tmp_path):
@@ -53,6 +65,13 @@ def test_it_ends_by_itself_for_scripts_and_else_with_the_page_up(tmp_path):
             arms = json.load(models)["arms"]
         assert arms[0]["model"] in ("popular", "markov")
         assert arms[1]["model"] == "gru4rec"
+        log = open_source(Experiment.read({"data": {"shop": {"users": 60, "items": 50}}, "models": ["popular"]})).log
+        counts = np.bincount(log.items[log.labels == 1], minlength=log.n_items)
+        for arm in arms:
+            items, sources = wanted_most(address, arm["arm"])
+            assert sources <= {"model", "usual"}, "a first visitor is shown just anything"
+            codes = log.vocabulary.encode(np.array(items))
+            assert counts[codes].tolist() == sorted(counts.tolist(), reverse=True)[:8]
         with urlopen(f"{address}/v1/items/1") as item:
             assert json.load(item)["title"]
         process.send_signal(signal.SIGINT)

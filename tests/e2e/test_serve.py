@@ -215,7 +215,9 @@ def test_workers_share_what_they_know_and_one_that_dies_is_replaced(models, tmp_
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         if children.exists():
             workers = [
-                int(p) for p in children.read_text().split() if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()
+                int(p)
+                for p in children.read_text().split()
+                if b"resource_tracker" not in Path(f"/proc/{p}/cmdline").read_bytes()
             ]
             subprocess.run(["kill", "-9", str(workers[0])], check=True)
             time.sleep(1.0)
@@ -292,6 +294,28 @@ def test_a_port_that_is_taken_and_a_store_that_is_taken(models, tmp_path):
         status, _, err = told(models / "v0", "--state", tmp_path / "state", "--port", "0")
         assert status == 1
         assert "is being written by another server" in err
+
+
+def test_what_keeps_workers_from_beginning_is_told_once(models, tmp_path):
+    state = ("--state", tmp_path / "state", "--workers", 2, "--port", "0")
+    status, _, err = told("nowhere", *state)
+    assert status == 2
+    assert err.count("nowhere is not a saved model") == 1
+    with serving(models / "v0", "--state", tmp_path / "state"):
+        status, _, err = told(models / "v0", *state)
+        assert status == 1
+        assert err.count("is being written by another server") == 1
+
+
+def test_workers_that_have_not_begun_can_be_stopped(models, tmp_path):
+    """At any instant, also before the first of them has begun."""
+    command = [*NEXTSESSION, "serve", models / "v0", "--state", tmp_path / "state", "--workers", "2", "--port", "0"]
+    for wait in (0.5, 1.0, 1.5, 2.5):
+        process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        time.sleep(wait)
+        process.terminate()
+        said, _ = process.communicate(timeout=60)
+        assert b"Traceback" not in said
 
 
 def test_what_many_click_now_is_listed_for_others_after_the_next_update(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from nextsession import Runtime, SessionLog, Vocabulary, create, registry
 from nextsession.data.sessions import sessionise
+from nextsession.errors import UnknownNameError
 from nextsession.serving.arms import Arms
 from nextsession.serving.engine import Engine
 from nextsession.serving.events import Event, Rules
@@ -91,6 +92,43 @@ def served_as_recommended(model, events, seed, rows=None):
 def test_the_served_list_is_what_recommend_says(name, many):
     model = create(name, **MODELS[name]).fit(training_log(users=60), runtime=Runtime(seed=3))
     served_as_recommended(model, many, seed=7, rows=400 if name in ("sasrec", "hstuplus") else None)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_questions_that_came_together_are_answered_as_those_that_came_alone(name, many):
+    """To the rounding of a product of matrices; only where scores are that near may places be changed."""
+    model = create(name, **MODELS[name]).fit(training_log(users=60), runtime=Runtime(seed=3))
+    engine = engine_of(model, many, range(len(many)), batch=500)
+    names = sorted({event.visitor for event in many})[:150]
+    questions = [
+        Question(
+            visitor=None if i % 11 == 0 else name,
+            k=1 + i % 13,
+            exclude=("nothing", "session", "history")[i % 3],
+            deny=("item 03",) if i % 4 else (),
+            allow=None if i % 5 else tuple(f"item {j:02}" for j in range(N_ITEMS - i % 2)),
+            arm="none" if i % 17 == 5 else None,
+            shown=False,
+        )
+        for i, name in enumerate(names)
+    ]
+    alone = [None if one.arm else engine.ask(one, NOW).answer for one in questions]
+    for start in range(0, len(questions), 25):
+        together = engine.ask_all([(one, NOW) for one in questions[start : start + 25]])
+        for answer, expected in zip(together, alone[start : start + 25], strict=True):
+            if expected is None:
+                assert isinstance(answer, UnknownNameError)
+                continue
+            found = answer.answer.items
+            assert answer.answer.degraded == ()
+            assert [one.source for one in found] == [one.source for one in expected.items]
+            scores = [[np.nan if one.score is None else one.score for one in x] for x in (found, expected.items)]
+            np.testing.assert_allclose(*scores, rtol=1e-5, atol=1e-6)
+            for place, (one, other) in enumerate(zip(found, expected.items, strict=True)):
+                near = [x for x in expected.items if x.score is not None and one.score is not None]
+                assert one.item == other.item or any(
+                    x is not other and abs(x.score - one.score) < 1e-5 + 1e-5 * abs(one.score) for x in near
+                ), f"place {place}"
 
 
 def test_a_compiled_network_is_served_as_it_recommends(many, tmp_path):

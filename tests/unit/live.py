@@ -8,7 +8,7 @@ import time
 import uvicorn
 
 from nextsession.serving.app import application
-from nextsession.serving.protocol import Guarded
+from nextsession.serving.straight import straight_protocol
 
 
 @contextlib.contextmanager
@@ -16,9 +16,9 @@ def listening(server):
     """Serve until the block ends; give the address."""
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
-    running = uvicorn.Server(
-        uvicorn.Config(application(server), http=Guarded, ws="none", log_config=None, lifespan="on")
-    )
+    app = application(server)
+    http = straight_protocol(app.state.straight)
+    running = uvicorn.Server(uvicorn.Config(app, http=http, ws="none", log_config=None, lifespan="on"))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     while not running.started:

@@ -467,3 +467,27 @@ def test_recent_counts_fade():
     store.append([click("old", at=-1, name="again")], NOW)
     recent.follow(store, NOW)
     assert recent.items == ["old", "new"]
+
+
+def test_one_question_that_a_model_fails_at_spoils_no_other():
+    """Of questions that came together each is asked alone where together they fail."""
+
+    class Choosy(type(served().model)):
+        def _score(self, histories, asked_at):
+            if any(code == self.vocabulary_.find("soap") for code in histories.items):
+                raise ZeroDivisionError("no soap")
+            return super()._score(histories, asked_at)
+
+    one = served()
+    one.model.__class__ = Choosy
+    engine_ = engine(one)
+    questions = [(Question(items=(item,), k=2, shown=False), NOW) for item in ("tea", "soap", "coffee")]
+    questions.append((Question(where={"colour": ("red",)}), NOW))
+    tea, soap, coffee, wrong = engine_.ask_all(questions)
+    assert isinstance(wrong, DataError)
+    assert soap.answer.degraded == ("model",)
+    assert len(soap.answer.items) == 2
+    for asked, item in ((tea, "tea"), (coffee, "coffee")):
+        assert asked.answer.degraded == ()
+        alone = engine_.ask(Question(items=(item,), k=2, shown=False), NOW).answer
+        assert [(x.item, x.source) for x in asked.answer.items] == [(x.item, x.source) for x in alone.items]

@@ -5,6 +5,7 @@ import pytest
 
 from nextsession import SessionLog, create
 from nextsession.errors import UnknownNameError
+from nextsession.golden import write_golden
 from nextsession.serving.arms import Arms
 from nextsession.serving.engine import Engine
 from nextsession.serving.events import Event, Rules
@@ -12,7 +13,7 @@ from nextsession.serving.explorer import ExplorationMessage, explore, shares_of
 from nextsession.serving.insides import gates, insides
 from nextsession.serving.memory import MemoryStore
 from nextsession.serving.questions import Question
-from nextsession.serving.served import prepared
+from nextsession.serving.served import prepared, serve
 
 GAP, NOW = 1_800_000, 1_700_000_000_000
 TINY = {"dim": 8, "max_length": 12, "epochs": 2, "batch_size": 8}
@@ -96,6 +97,7 @@ def test_nothing_is_no_reason_to_fail(counting, recurrent, attentive):
             assert found.steps == ()
             assert found.insides.gates is None
             assert found.insides.attention is None
+            assert found.insides.nothing == "unread"
 
 
 def test_nobody_is_stored(counting):
@@ -197,3 +199,25 @@ def test_a_long_history_is_cut_where_the_model_cuts_it(attentive):
     found = look(attentive, ["tea", "milk", "sugar"] * 6).insides.attention
     assert found.first == 6
     assert len(found.layers[0][0]) == 12
+
+
+def test_where_nothing_can_be_drawn_it_is_said_why(counting, recurrent, attentive):
+    assert look(counting, ["tea"], arm="popular").insides.nothing == "counts"
+    assert look(recurrent, ["tea"]).insides.nothing is None
+    assert look(attentive, ["tea"]).insides.nothing is None
+    assert look(engine_of(stamp=TINY), ["tea"]).insides.nothing == "network"
+
+
+def test_a_compiled_network_says_that_it_is_one(tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from nextsession.compiling import compile_model
+
+    model = create("sasrec", **TINY).fit(LOG)
+    model.save(tmp_path / "sasrec")
+    write_golden(model, tmp_path / "sasrec")
+    compile_model(model, tmp_path / "sasrec")
+    engine = Engine(Arms({"main": (serve(tmp_path / "sasrec", gap=GAP), 1.0)}, now=NOW), MemoryStore(Rules()))
+    found = look(engine, ["tea", "milk"])
+    assert (found.model, found.insides.nothing, found.insides.attention) == ("sasrec", "compiled", None)
+    assert len(found.steps) == 2, "the rest of the look is there"

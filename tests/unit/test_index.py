@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from nextsession import SessionLog, Vocabulary, create
-from nextsession.errors import ArtifactError, ConfigError
-from nextsession.index.approximate import InvertedLists, faiss
+from nextsession.errors import ArtifactError, ConfigError, ModelError
 from nextsession.index.contract import Exact, best_of, share_found
 from nextsession.index.kept import build_index, load_index, queries_of, save_index, vectors_of
+from nextsession.index.lists import InvertedLists
 from nextsession.serving.arms import Arms
 from nextsession.serving.engine import Engine
 from nextsession.serving.events import Event
@@ -83,8 +83,11 @@ def test_an_index_of_another_model_or_a_damaged_one_is_refused(model, tmp_path):
     with pytest.raises(ArtifactError, match=r"is of another model; run `nextsession index .*` again"):
         serve(place, gap=1)
     (place / "index" / "manifest.json").write_text(json.dumps(manifest))
-    (place / "index" / "index.faiss").write_bytes(b"nothing")
-    with pytest.raises(ArtifactError, match=r"index\.faiss is damaged"):
+    (place / "index" / "codes.npy").write_bytes(b"nothing")
+    with pytest.raises(ArtifactError, match=r"codes\.npy is damaged"):
+        serve(place, gap=1)
+    (place / "index" / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
+    with pytest.raises(ArtifactError, match=r"was built by an older version; run `nextsession index .*` again"):
         serve(place, gap=1)
 
 
@@ -115,9 +118,64 @@ def test_lists_are_chosen_by_the_scatter_of_their_vectors_too():
     index.effort = 8
     truth = best_of(vectors, queries)
     with_scatter = share_found(index, queries, truth)
-    chooser = faiss().downcast_index(index._index.quantizer)
-    means = chooser.reconstruct_n(0, chooser.ntotal)
-    means[:, vectors.shape[1]] = 0
-    chooser.reset()
-    chooser.add(means)
+    index.middles[:, -1] = 0
     assert with_scatter > 0.02 + share_found(index, queries, truth)
+
+
+def found_slowly(index, query, number, allowed):
+    """What the lists of a query should give, one step at a time: its best, and all that lies in its lists."""
+    wide = index.codes.shape[1]
+    asked = np.zeros(wide)
+    asked[: len(index.columns)] = query[index.columns]
+    length = np.linalg.norm(query[np.append(index.columns, index.steady)])
+    promises = index.middles[:, :wide] @ asked + index.middles[:, wide] + length * index.middles[:, wide + 1]
+    places = []
+    for one in np.argsort(-promises)[: index.effort]:
+        places += range(index.starts[one], index.starts[one + 1])
+    scale = np.zeros(wide)
+    scale[: len(index.columns)] = index.scales
+    scores = {p: float(index.codes[p] @ (asked * scale) + index.extra[p]) for p in places if allowed[index.items[p]]}
+    best = sorted(scores, key=lambda place: -scores[place])
+    return {int(index.items[p]) for p in best[:number]}, {int(index.items[p]) for p in best}
+
+
+@pytest.mark.parametrize("steady", [False, True])
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_lists_hold_what_looking_through_them_slowly_finds(steady, share):
+    rng = np.random.default_rng(3)
+    vectors = rng.normal(size=(5000, 23)).astype(np.float32)
+    vectors[:, 5] = 0
+    queries = rng.normal(size=(40, 23)).astype(np.float32)
+    queries[:, 7] = 0
+    if steady:
+        queries[:, 20:] = [1, 0.5, 0]
+    index = InvertedLists.build(vectors, queries, least_recall=0.3)
+    index.effort = 10
+    allowed = rng.random(5000) < share
+    offsets, codes = index._candidates(queries, 20, None if share == 1 else allowed)
+    for query, a, z in zip(queries, offsets[:-1], offsets[1:], strict=True):
+        found = codes[a:z].tolist()
+        best, every = found_slowly(index, query, 120, allowed)
+        assert len(found) == len(set(found)) >= 120
+        assert best <= set(found) <= every
+
+
+def test_a_query_unlike_those_that_lists_were_made_for_is_answered_exactly():
+    rng = np.random.default_rng(4)
+    vectors = rng.normal(size=(3000, 10)).astype(np.float32)
+    queries = rng.normal(size=(60, 10)).astype(np.float32)
+    queries[:, 8:] = [1, 0]
+    index = InvertedLists.build(vectors, queries, least_recall=0.3)
+    index.effort = 1
+    nobody, twice = np.zeros((2, 10), np.float32)
+    nobody[9], twice[:9] = 1, 2
+    asked = np.stack([queries[0], nobody, twice])
+    found, exact = index.search(asked, 30).items, best_of(vectors, asked)[:, :30]
+    assert np.array_equal(found[1:], exact[1:])
+    assert not np.array_equal(found[0], exact[0])
+    for vector in (np.zeros((0, 10), np.float32), np.full((2, 10), np.nan, np.float32)):
+        if len(vector):
+            with pytest.raises(ModelError, match="A score is NaN"):
+                index.search(vector, 5)
+        else:
+            assert index.search(vector, 5).items.shape == (0, 5)

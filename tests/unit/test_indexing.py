@@ -133,10 +133,10 @@ def test_an_index_that_appears_is_taken_into_use_unless_it_is_of_another_model_o
     indexing.look()
     assert [row["kind"] for row in indexing.health()] == ["ivf", "exact"]
     indexed(place / "other")
-    (place / "other" / "index" / "index.faiss").write_bytes(b"nothing")
+    (place / "other" / "index" / "codes.npy").write_bytes(b"nothing")
     indexing.look()
     indexing.look()
-    assert "index.faiss is damaged" in indexing.health()[1]["failure"]
+    assert "codes.npy is damaged" in indexing.health()[1]["failure"]
     assert indexing.failures == 1, "it is looked at again when it is written again"
     shutil.rmtree(place / "other")
     shutil.copytree(place / "one", place / "other")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import socket
 import time
 from urllib.parse import urlsplit
@@ -247,3 +248,102 @@ def test_who_offers_another_protocol_is_answered_in_this_one(url, protocol):
     with connected(url) as sock:
         sock.sendall(ask + QUESTION + b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + offer + b"\r\n")
         assert told(sock).count(b"HTTP/1.1 200 ") == 2
+
+
+# -- the short way -------------------------------------------------------------------------------
+
+
+def posted(body, *headers, path=b"/v1/recommendations", version=b"1.1"):
+    lines = [b"POST %s HTTP/%s" % (path, version), b"Host: x", b"Content-Length: %d" % len(body), *headers]
+    return b"\r\n".join([*lines, b"", body])
+
+
+def one_answer(sock):
+    """Return the head and the body of the next answer."""
+    found = b""
+    while b"\r\n\r\n" not in found:
+        found += sock.recv(65536)
+    head, _, body = found.partition(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    while len(body) < length:
+        body += sock.recv(65536)
+    assert len(body) == length, "more came than one answer"
+    return head, body
+
+
+LONG_WAY = (b"X-Forwarded-For: 10.0.0.1", b"Expect: 100-continue", b"Origin: http://elsewhere")
+BODIES = (b'{"k": 2, "shown": false}', b"{}", b"", b"no json", b'{"k": -1}', b'{"arm": "none"}', b" " * 1_000_001)
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: body[:20].decode() or "nothing")
+def test_the_short_way_answers_what_the_long_way_answers(url, body):
+    def told_apart(answer):
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        return head.split(b"\r\n"), re.sub(rb'"(request|history|model)":("[^"]*"|[0-9.e-]+)', b"", rest)
+
+    answers = []
+    for headers in ((), (b"X-Forwarded-For: 127.0.0.1",)):
+        with connected(url) as sock:
+            sock.sendall(posted(body, b"Connection: close", *headers))
+            answers.append(told_apart(told(sock)))
+    (short, content), (long, other) = answers
+    assert content == other
+    assert [line for line in short if b"content-length" not in line] == [
+        line for line in long if b"content-length" not in line
+    ]
+    assert short[0].startswith(b"HTTP/1.1 ")
+
+
+def test_a_request_in_pieces_is_answered_as_a_whole_one(url):
+    whole = posted(b'{"k": 2}')
+    with connected(url) as sock:
+        for at in (10, len(whole) - 8, len(whole) - 3, len(whole) - 1):
+            sock.sendall(whole[:at])
+            time.sleep(0.02)
+            sock.sendall(whole[at:])
+            head, body = one_answer(sock)
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert len(json.loads(body)["items"]) == 2
+
+
+def test_requests_sent_without_waiting_are_answered_in_their_order(url):
+    """Short way and long way in turn, on one connection."""
+    with connected(url) as sock:
+        for _ in range(5):
+            sizes = [1, 2, 1, 2, 2, 1]
+            parts = [posted(b'{"k": %d}' % k, *LONG_WAY[: place % 2]) for place, k in enumerate(sizes)]
+            sock.sendall(b"".join(parts))
+            found, counts = b"", []
+            while len(counts) < len(sizes):
+                found += sock.recv(65536)
+                counts = [len(json.loads(b"{" + one)["items"]) for one in complete(found)]
+            assert counts == sizes
+
+
+def complete(found):
+    """Return the bodies of the answers that are there, without their first brace."""
+    return [part.partition(b"\r\n\r\n{")[2] for part in re.split(rb"(?=HTTP/1.1 )", found) if part.endswith(b"}")]
+
+
+def test_a_connection_is_kept_or_closed_as_was_asked(url):
+    with connected(url) as sock:
+        for _ in range(3):
+            sock.sendall(posted(b"{}"))
+            assert b"connection: close" not in one_answer(sock)[0]
+        sock.sendall(posted(b"{}", b"Connection: close"))
+        assert b"connection: close" in told(sock)
+    with connected(url) as sock:
+        sock.sendall(posted(b"{}", version=b"1.0"))
+        assert b"connection: close" in told(sock)
+    with connected(url) as sock:
+        sock.sendall(posted(b"{}", b"Expect: 100-continue"))
+        assert told(sock).startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+
+
+def test_who_leaves_before_the_answer_disturbs_nobody(url):
+    for _ in range(20):
+        with connected(url) as sock:
+            sock.sendall(posted(b"{}"))
+    with connected(url) as sock:
+        sock.sendall(posted(b"{}"))
+        assert one_answer(sock)[0].startswith(b"HTTP/1.1 200 ")

@@ -14,7 +14,7 @@ from nextsession.data.vocabulary import Id, Vocabulary
 from nextsession.errors import DataError
 
 _WANTED = np.broadcast_to(np.int8(1), 10_000)
-_ONE_USER, _ZERO, _NEVER = np.zeros(1, np.int64), np.zeros(1, np.int64), np.full(1, np.iinfo(np.int64).min)
+_USERS, _NEVER = np.arange(256), np.full(1, np.iinfo(np.int64).min)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,39 +128,52 @@ class SessionLog:
         )
 
     @classmethod
-    def of_one(
+    def of_rows(
         cls,
         items: NDArray[np.int32],
         times: NDArray[np.int64],
         session_offsets: NDArray[np.int64],
+        user_offsets: NDArray[np.int64],
         vocabulary: Vocabulary,
         *,
         labels: NDArray[np.int8] | None = None,
         actions: NDArray[np.int16] | None = None,
         action_names: tuple[str, ...] = (),
     ) -> "SessionLog":
-        """Build a log of one user without checking it: for servers, to which the checks would cost as much as answers.
+        """Build a log without checking it: for servers, to which the checks would cost as much as answers.
 
-        The caller answers for every rule of a log.
+        The caller answers for every rule of a log, and gives times in order within each row.
         """
         one = object.__new__(cls)
-        n, sessions = len(items), len(session_offsets) - 1
+        n, rows = len(items), len(user_offsets) - 1
+        event_offsets = session_offsets[user_offsets]
+        starts, stops = event_offsets[:-1], event_offsets[1:]
+        some = stops > starts
+        if n and some.all():
+            last_times, last_sessions = times[stops - 1], (session_offsets[user_offsets[1:] - 1], stops)
+        else:
+            last_times = np.where(some, times[stops - 1], _NEVER) if n else np.repeat(_NEVER, rows)
+            zero = np.zeros(rows, np.int64)
+            last_sessions = (
+                np.where(some, session_offsets[user_offsets[1:] - 1], zero),
+                np.where(some, stops, zero),
+            )
         one.__dict__.update(
             items=items,
             times=times,
             session_offsets=session_offsets,
-            user_offsets=np.array([0, sessions]),
+            user_offsets=user_offsets,
             vocabulary=vocabulary,
             labels=(_WANTED[:n] if n <= len(_WANTED) else np.broadcast_to(np.int8(1), n)) if labels is None else labels,
             actions=actions,
             action_names=action_names,
             features={},
-            users=_ONE_USER,
+            users=_USERS[:rows] if rows <= len(_USERS) else np.arange(rows),
             item_table=None,
             timed=True,
-            event_offsets=np.array([0, n]),
-            last_times=times[-1:] if n else _NEVER,
-            last_sessions=(session_offsets[-2:-1], session_offsets[-1:]) if n else (_ZERO, _ZERO),
+            event_offsets=event_offsets,
+            last_times=last_times,
+            last_sessions=last_sessions,
         )
         return one
 

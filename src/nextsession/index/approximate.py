@@ -1,248 +1,63 @@
-"""Indexes of Faiss: inverted lists of vectors in bytes or in codes, and graphs (needs the extra `index`)."""
+"""What approximate indexes have in common: they look as hard as their promise asks for, and no harder."""
 
-import json
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nextsession.errors import ArtifactError, ModelError
-from nextsession.index.contract import DEPTH, ItemIndex, best_of, kept_promise, share_found
+from nextsession.data.log import offsets_of
+from nextsession.errors import ArtifactError
+from nextsession.index.contract import ItemIndex, best_of, kept_promise, share_found
 from nextsession.scores import DotScores, Limits
 
-_EFFORTS = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
+EFFORTS = (4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
 _MARGIN = 0.004
 """How much better than promised the effort is chosen, since it is chosen on other queries than it is measured on."""
 _FAR = 1000.0
 """A vector with a number so many times as large as usual is of an item that is never wanted: models mark them so."""
-_TRAINED_ON = 40
-"""Vectors for each inverted list from which the lists are learnt."""
-_ROUNDS = 10
-"""Of learning the lists."""
-_CHOICES, _TOGETHER = 256, 4
-"""Codes of a byte, and the numbers that one stands for."""
-_WIDE = 16
-"""Faiss compares vectors of bytes quickly where their width is a multiple of this, and number by number elsewhere."""
-
-
-def faiss() -> Any:
-    """Return Faiss.
-
-    Raises:
-        ModelError: It is not installed.
-    """
-    try:
-        import faiss as library
-    except ModuleNotFoundError:
-        raise ModelError("An approximate index needs faiss: pip install 'nextsession[index]'.") from None
-    return library
 
 
 class Approximate(ItemIndex):
-    """What indexes of Faiss have in common: which columns and rows they hold, and how hard they look."""
+    """An index that finds most of the best items, the more the harder it looks."""
 
-    _columns: NDArray[np.int64]  # those that queries read
-    _codes: NDArray[np.int64]  # (n,) the items that are in it
-    _index: Any
-    _fetched: ClassVar[int] = 1
-    """So many times as many items are fetched as are wanted, for scores in the index to be off the exact ones."""
-
-    def __init__(self, vectors: NDArray[np.float32]) -> None:
-        """Take the vectors."""
-        super().__init__(vectors)
-        self.effort = _EFFORTS[0]
-        self._bits: tuple[NDArray[np.bool_], NDArray[np.uint8]] | None = None
-        self._unlimited: tuple[int, Any] = 0, None  # an effort, and the parameters for it: to make them takes 20 us
+    effort: int = EFFORTS[0]
+    """How hard it looks."""
 
     @classmethod
     def build(
         cls, vectors: NDArray[np.float32], queries: NDArray[np.float32], *, least_recall: float, seed: int = 0
     ) -> Self:
         """Build an index, and choose how hard it looks: no harder than the promise asks for."""
-        self = cls(vectors)
-        self._columns = np.flatnonzero(np.any(queries != 0, axis=0))
-        size = np.abs(vectors).max(axis=1)
-        self._codes = np.flatnonzero(size <= _FAR * max(float(np.median(size)), 1e-9))
-        inner = np.ascontiguousarray(vectors[np.ix_(self._codes, self._columns)])
-        self._index = self._made(inner, seed)
         if len(queries) < 2:
             raise ArtifactError(f"The recall of an index is measured on queries; there are {len(queries)}.")
+        self = cls(vectors)
+        size = np.abs(vectors).max(axis=1)
+        self._make(np.flatnonzero(size <= _FAR * max(float(np.median(size)), 1e-9)), queries, seed)
         tuned, measured = queries[::2], queries[1::2]
         truth = best_of(vectors, tuned)
-        for self.effort in _EFFORTS:
+        for self.effort in EFFORTS:
             if share_found(self, tuned, truth) >= min(1.0, least_recall + _MARGIN):
                 break
         self.recall = kept_promise(self, measured, least_recall)
         return self
 
     @abstractmethod
-    def _made(self, vectors: NDArray[np.float32], seed: int) -> Any:
-        """Return an index of Faiss that holds these vectors."""
+    def _make(self, codes: NDArray[np.int64], queries: NDArray[np.float32], seed: int) -> None:
+        """Build it of the vectors of the items that may be wanted, for queries like these."""
 
-    @abstractmethod
-    def _parameters(self, selector: Any) -> Any:
-        """Return how hard Faiss should look, and at what."""
-
-    def _asked(self, wanted: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the columns of queries that are read, `(B, columns)`, as Faiss is asked for them."""
-        return np.ascontiguousarray(wanted)
-
-    def _candidates(
-        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
-    ) -> Sequence[NDArray[np.int64]]:
-        wanted = queries[:, self._columns]
-        unlike = np.count_nonzero(queries, axis=1) > np.count_nonzero(wanted, axis=1)
-        if allowed is not None:
-            parameters = self._parameters(self._selector(allowed))
-        elif self._unlimited[0] == self.effort:
-            parameters = self._unlimited[1]
-        else:
-            parameters = self._parameters(None)
-            self._unlimited = self.effort, parameters
-        most = min(self._fetched * (k + DEPTH), len(self._codes))
-        _, places = self._index.search(self._asked(wanted), most, params=parameters)
-        found = [self._codes[row[row >= 0]] for row in places]
-        for row in np.flatnonzero(unlike):  # a query unlike all that the index was made for, such as nobody's
+    def _with_unlike(
+        self,
+        found: list[NDArray[np.int32]],
+        unlike: Sequence[int],
+        queries: NDArray[np.float32],
+        k: int,
+        allowed: NDArray[np.bool_] | None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Join what was found, after looking at every item for queries unlike all that the index was made for."""
+        for row in unlike:  # such as nobody's
             limits = Limits(np.zeros(2, np.int64), np.zeros(0, np.int32), allowed)
             top = DotScores(queries[row : row + 1], self.vectors).top(k, limits).items[0]
-            found[row] = top[top >= 0].astype(np.int64)
-        return found
-
-    def _selector(self, allowed: NDArray[np.bool_]) -> Any:
-        bits = self._bits
-        if bits is None or bits[0] is not allowed:
-            bits = self._bits = allowed, np.packbits(allowed[self._codes], bitorder="little")
-        return faiss().IDSelectorBitmap(bits[1])
-
-    def save(self, folder: Path) -> None:
-        """Write the index of Faiss, and how it is used."""
-        faiss().write_index(self._index, str(folder / "index.faiss"))
-        np.save(folder / "codes.npy", self._codes)
-        facts = {"columns": self._columns.tolist(), "effort": self.effort, "recall": self.recall}
-        (folder / "index.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: Path, vectors: NDArray[np.float32]) -> Self:
-        """Map what `save` wrote into memory, so that processes share it."""
-        self, library = cls(vectors), faiss()
-        facts = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        self._columns, self.effort, self.recall = np.array(facts["columns"]), facts["effort"], facts["recall"]
-        self._codes = np.load(folder / "codes.npy", allow_pickle=False)
-        try:
-            self._index = library.read_index(str(folder / "index.faiss"), library.IO_FLAG_MMAP_IFC)
-        except RuntimeError as error:
-            raise ArtifactError(f"{folder} is damaged: {str(error).splitlines()[0]}") from None
-        if self._index.ntotal != len(self._codes) or self._codes.max(initial=-1) >= len(vectors):
-            raise ArtifactError(f"{folder} is of other items; build the index again.")
-        return self
-
-
-class InvertedLists(Approximate):
-    """About `2 sqrt(V)` lists of vectors of like direction, in bytes; the most promising of a query are looked at.
-
-    What a list promises is the product of the query with the mean of its vectors, and so much more
-    as its vectors are scattered: the best of `n` normal numbers lies near `sqrt(2 ln n)` deviations
-    above their mean.  By the mean alone, lists of rare items, whose vectors point anywhere, hide the
-    few that are wanted, and many times as many lists must be looked at for the same recall.
-    """
-
-    kind = "ivf"
-
-    def _made(self, vectors: NDArray[np.float32], seed: int) -> Any:
-        library = faiss()
-        n, width = vectors.shape
-        lists = max(1, min(int(2 * n**0.5), n // _TRAINED_ON))
-        wide = _WIDE * -(-(width + 1) // _WIDE)
-        padded = np.zeros((n, wide), np.float32)
-        padded[:, :width] = vectors
-        some = padded[np.sort(np.random.default_rng(seed).permutation(n)[: _TRAINED_ON * lists])]
-        learnt = library.Kmeans(
-            wide, lists, niter=_ROUNDS, seed=seed + 1234, spherical=True, max_points_per_centroid=_TRAINED_ON
-        )
-        learnt.train(some / np.maximum(np.linalg.norm(some, axis=1, keepdims=True), 1e-9))
-        chooser = library.IndexFlatIP(wide)
-        chooser.add(learnt.centroids)
-        index = self._empty(chooser, wide, lists, n)
-        index.train(some)
-        index.add(padded)
-        chooser.reset()
-        chooser.add(_promises(padded, width, [_members(index, number) for number in range(lists)]))
-        return index
-
-    def _empty(self, chooser: Any, wide: int, lists: int, n: int) -> Any:
-        """Return an index of Faiss that will hold `n` vectors, and how it holds them: here a byte for each number."""
-        library = faiss()
-        bytes_, metric = library.ScalarQuantizer.QT_8bit, library.METRIC_INNER_PRODUCT
-        return library.IndexIVFScalarQuantizer(chooser, wide, lists, bytes_, metric, False)
-
-    def _asked(self, wanted: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Add the length of each query, which the scatter of a list is multiplied with."""
-        asked = np.zeros((len(wanted), self._index.d), np.float32)
-        width = wanted.shape[1]
-        asked[:, :width] = wanted
-        if self._index.d > width:  # indexes of older versions have no column for it
-            asked[:, width] = np.sqrt(np.einsum("bd,bd->b", wanted, wanted))
-        return asked
-
-    def _parameters(self, selector: Any) -> Any:
-        more = {} if selector is None else {"sel": selector}
-        return faiss().SearchParametersIVF(nprobe=min(self.effort, self._index.nlist), **more)
-
-
-class Products(InvertedLists):
-    """The same lists, of vectors in codes: a byte for four numbers, chosen of 256 learnt (product quantisation).
-
-    A quarter of the bytes of `ivf` for vectors.  Scores of codes are rough: four times as many items
-    are fetched, and chosen among by their exact scores.
-    """
-
-    kind = "pq"
-    _fetched = 4
-
-    def _empty(self, chooser: Any, wide: int, lists: int, n: int) -> Any:
-        library = faiss()
-        if n < _CHOICES:  # so few that codes cannot be learnt, and need not be
-            return super()._empty(chooser, wide, lists, n)
-        index = library.IndexIVFPQ(chooser, wide, lists, wide // _TOGETHER, 8, library.METRIC_INNER_PRODUCT)
-        index.by_residual = False  # the chooser does not stay what the vectors were nearest to
-        index.pq.cp.min_points_per_centroid = 1
-        return index
-
-
-def _members(index: Any, number: int) -> NDArray[np.int64]:
-    """Return the places of the vectors in an inverted list."""
-    lists = index.invlists
-    places: NDArray[np.int64] = faiss().rev_swig_ptr(lists.get_ids(number), lists.list_size(number)).copy()
-    return places
-
-
-def _promises(padded: NDArray[np.float32], width: int, lists: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-    """Return for each list the mean of its vectors, and in the column after them how far its best lies above it."""
-    made = np.zeros((len(lists), padded.shape[1]), np.float32)
-    for row, places in zip(made, lists, strict=True):
-        if len(places):
-            own = padded[places, :width]
-            row[:width] = own.mean(axis=0)
-            deviation = np.sqrt(np.mean((own - row[:width]) ** 2))
-            row[width] = deviation * np.sqrt(2 * np.log(max(len(places), 2)))
-    return made
-
-
-class Graph(Approximate):
-    """A navigable graph; good where vectors are of like length, poor where they are not, which is measured."""
-
-    kind = "hnsw"
-
-    def _made(self, vectors: NDArray[np.float32], seed: int) -> Any:
-        library = faiss()
-        index = library.IndexHNSWFlat(vectors.shape[1], 32, library.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = 200
-        index.add(vectors)
-        return index
-
-    def _parameters(self, selector: Any) -> Any:
-        more = {} if selector is None else {"sel": selector}
-        return faiss().SearchParametersHNSW(efSearch=max(self.effort, DEPTH), **more)
+            found[row] = top[top >= 0]
+        return offsets_of([len(codes) for codes in found]), np.concatenate([np.zeros(0, np.int32), *found])

@@ -1,21 +1,23 @@
 """ItemIndex: what every kind of index does, what it promises, and how the promise is measured."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nextsession.compiled import compiled, compiled_fast
 from nextsession.data.log import offsets_of
-from nextsession.errors import ArtifactError
-from nextsession.scores import DotScores, Limits, SparseScores, TopK
+from nextsession.errors import ArtifactError, ModelError
+from nextsession.scores import DotScores, Limits, TopK
+from nextsession.selection import answers_of_sparse
 
 DEPTH = 100
 """Recall is measured at this length of list."""
 FEW = 0.02
 """Where a filter leaves a smaller share of the items than this, they are looked through one by one."""
+_ALL = np.ones(0, np.bool_)
 
 
 class ItemIndex(ABC):
@@ -56,8 +58,12 @@ class ItemIndex(ABC):
     @abstractmethod
     def _candidates(
         self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
-    ) -> Sequence[NDArray[np.int64]]:
-        """Return codes of at least about `k` good items for each query, all of them allowed."""
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Return codes of at least about `k` good items for each query, all of them allowed.
+
+        Returns:
+            Where the codes of each query begin, `(B + 1,)`, and the codes of all, one query after the other.
+        """
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -76,26 +82,33 @@ class ItemIndex(ABC):
         bounds = limits or Limits.none(len(queries))
         n_items, allowed = len(self.vectors), bounds.allowed
         left = n_items if allowed is None else int(np.count_nonzero(allowed))
-        if allowed is not None and left < FEW * n_items:
-            some = np.flatnonzero(allowed)
-            found: Sequence[NDArray[np.int64]] = [some] * len(queries)
+        few = left < FEW * n_items
+        if few:
+            assert allowed is not None
+            some = np.flatnonzero(allowed).astype(np.int32)
+            offsets, codes = len(some) * np.arange(len(queries) + 1), np.tile(some, len(queries))
         else:
-            most_barred = int(np.diff(bounds.offsets).max(initial=0))
-            found = self._candidates(queries, k + most_barred, allowed)
-        values = [self.vectors[codes] @ query for codes, query in zip(found, queries, strict=True)]
-        sparse = SparseScores(
-            offsets_of([len(codes) for codes in found]),
-            np.concatenate(found).astype(np.int32) if len(found) else np.zeros(0, np.int32),
-            np.concatenate(values).astype(np.float32) if len(found) else np.zeros(0, np.float32),
-            n_items,
+            barred = bounds.offsets
+            most = len(bounds.barred) if len(barred) == 2 else int(np.diff(barred).max(initial=0))
+            offsets, codes = self._candidates(queries, k + most, allowed)
+        k = min(k, n_items)
+        items, scores, sane = ranked(
+            queries,
+            self.vectors,
+            offsets,
+            codes,
+            k,
+            bounds.offsets,
+            bounds.barred,
+            _ALL if allowed is None else allowed,
         )
-        top = sparse.top(k, bounds)
-        some_left = n_items > 0 and left >= FEW * n_items
-        short = np.flatnonzero(top.items[:, min(k, n_items) - 1] < 0).tolist() if some_left else []
-        for row in short:
-            exact = DotScores(queries[row : row + 1], self.vectors).top(k, bounds.rows(row, row + 1))
-            top.items[row], top.scores[row] = exact.items[0], exact.scores[0]
-        return top
+        if not sane:
+            raise ModelError("A score is NaN; scores must be numbers, or -inf for an item that cannot be scored.")
+        if k and not few and items[:, -1].min(initial=0) < 0:
+            for row in np.flatnonzero(items[:, -1] < 0).tolist():
+                exact = DotScores(queries[row : row + 1], self.vectors).top(k, bounds.rows(row, row + 1))
+                items[row], scores[row] = exact.items[0], exact.scores[0]
+        return TopK(items, scores)
 
 
 class Exact(ItemIndex):
@@ -112,10 +125,11 @@ class Exact(ItemIndex):
 
     def _candidates(
         self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
-    ) -> Sequence[NDArray[np.int64]]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         limits = Limits(np.zeros(len(queries) + 1, np.int64), np.zeros(0, np.int32), allowed)
         items = DotScores(queries, self.vectors).top(k, limits).items
-        return [row[row >= 0].astype(np.int64) for row in items]
+        there = items >= 0
+        return offsets_of(there.sum(axis=1)), items[there]
 
     def save(self, folder: Path) -> None:
         """Write nothing: the vectors are the model's."""
@@ -124,6 +138,45 @@ class Exact(ItemIndex):
     def load(cls, folder: Path, vectors: NDArray[np.float32]) -> Self:
         """Keep the vectors."""
         return cls(vectors)
+
+
+@compiled_fast
+def _products(
+    query: NDArray[np.float32], vectors: NDArray[np.float32], codes: NDArray[np.int32], out: NDArray[np.float32]
+) -> None:
+    """Write the products of a query with some of the vectors."""
+    for i in range(len(codes)):
+        row, product = vectors[codes[i]], np.float32(0)
+        for d in range(len(query)):
+            product += query[d] * row[d]
+        out[i] = product
+
+
+@compiled
+def ranked(
+    queries: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    codes: NDArray[np.int32],
+    k: int,
+    barred_offsets: NDArray[np.int64],
+    barred: NDArray[np.int32],
+    allowed: NDArray[np.bool_],
+) -> tuple[NDArray[np.int32], NDArray[np.float32], bool]:
+    """Return the best `k` of the candidates of each query, those of query `b` at `offsets[b]..offsets[b + 1]`.
+
+    Returns:
+        Codes and scores `(B, k)`, and False if a score is NaN (then the rest means nothing).
+    """
+    values = np.empty(len(codes), np.float32)
+    for b in range(len(queries)):
+        a, z = offsets[b], offsets[b + 1]
+        _products(queries[b], vectors, codes[a:z], values[a:z])
+    ends, nothing = np.zeros(len(queries) + 1, np.int64), np.zeros(0, np.int32)
+    items, scores, _, _, sane = answers_of_sparse(
+        offsets, codes, values, len(vectors), k, ends, nothing, barred_offsets, barred, allowed
+    )
+    return items, scores, sane
 
 
 def best_of(vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray[np.int32]:

@@ -5,7 +5,7 @@ model/
 ├── manifest.json  …
 └── index/
     ├── manifest.json        kind, recall, what was promised, the hash of the model, hashes of the files
-    └── index.faiss  …
+    └── codes.npy  …
 ```
 """
 
@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from nextsession.data.log import SessionLog
 from nextsession.errors import ArtifactError, ConfigError
 from nextsession.files import manifest_of, sha256, verify, whole_directory
-from nextsession.index.approximate import Graph, InvertedLists, Products
 from nextsession.index.contract import Exact, ItemIndex
+from nextsession.index.faiss_indexes import Graph, Products
+from nextsession.index.lists import InvertedLists
 from nextsession.recommender import Recommender
 from nextsession.scores import DotScores
 
 FOLDER = "index"
-FORMAT = 1
+FORMAT = 2
 LEAST_RECALL = 0.97
 KINDS: dict[str, type[ItemIndex]] = {kind.kind: kind for kind in (Exact, InvertedLists, Products, Graph)}
 Kind: TypeAlias = Literal["exact", "ivf", "pq", "hnsw"]
@@ -103,6 +104,8 @@ def load_index(model: Recommender[Any], folder: Path) -> ItemIndex | None:
     if not place.is_dir():
         return None
     manifest = manifest_of(place, "index of items", FORMAT)
+    if manifest["format"] < FORMAT:
+        raise ArtifactError(f"{place} was built by an older version; run `nextsession index {folder}` again.")
     vectors = vectors_of(model)
     if vectors is None or manifest.get("model") != _hash(folder) or manifest.get("kind") not in KINDS:
         raise ArtifactError(f"{place} is of another model; run `nextsession index {folder}` again.")

@@ -69,12 +69,14 @@ def application(server: Server, *, page: Path = PAGE) -> Starlette:
         )
     straight = {path: place for path, place in places.items() if "{" not in path}
     middleware.append(Middleware(Straight, places=straight))
-    return Starlette(
+    app = Starlette(
         routes=routes,
         lifespan=lifespan,
         middleware=middleware,
         exception_handlers={404: on_exception, 405: on_exception, Exception: on_exception},
     )
+    app.state.straight = straight
+    return app
 
 
 def _ordered() -> list[Route]:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from itertools import count
 from time import perf_counter, thread_time
@@ -23,13 +23,13 @@ from nextsession.serving.server import Server
 from nextsession.serving.wire import LONGEST, HealthOut, Problem
 
 log = logging.getLogger(__name__)
-Endpoint: TypeAlias = "Callable[[Request], Awaitable[Reply]]"
+Endpoint: TypeAlias = "Callable[[Arrived], Awaitable[Reply]]"
 
 _encode = msgspec.json.Encoder().encode
 _SAFE = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _RETRY = {"retry-after": "1"}
 _READ, _WRITE = 'cpu_seconds_total{stage="read"}', 'cpu_seconds_total{stage="write"}'
-_NO_QUERY: Mapping[str, str] = {}
+_NOTHING: Mapping[str, str] = {}
 
 
 class ProblemError(Exception):
@@ -51,6 +51,28 @@ class Reply(Response):
         self.raw_headers = [(b"content-length", b"%d" % len(body)), (b"content-type", kind), *_SAFE, *more]
 
 
+class Arrived:
+    """A request as an endpoint needs it: whole, or still on its way through the application."""
+
+    __slots__ = ("address", "content", "headers", "request")
+
+    def __init__(
+        self,
+        headers: Sequence[tuple[bytes, bytes]],
+        address: str,
+        content: bytes | None = None,
+        request: Request | None = None,
+    ) -> None:
+        """Take headers in lower case, the address of the client, and the body, or what gives it."""
+        self.headers, self.address, self.content, self.request = headers, address, content, request
+
+    @classmethod
+    def of(cls, request: Request) -> "Arrived":
+        """Take a request of the application."""
+        client = request.scope.get("client")
+        return cls(request.scope["headers"], "" if client is None else client[0], request=request)
+
+
 class Place:
     """Everything that may be done at one path."""
 
@@ -66,7 +88,7 @@ class Place:
             allowed = ", ".join(sorted(self.answers))
             reply = problem(ProblemError(405, f"This path takes {allowed} and not {method}.", {"allow": allowed}))
         else:
-            reply = await found(Request(scope, receive, send))
+            reply = await found(Arrived.of(Request(scope, receive, send)))
         await reply(scope, receive, send)
 
 
@@ -97,7 +119,7 @@ def endpoint(server: Server, route: Route) -> Endpoint:
 
     stage = f'seconds{{stage="{route.stage}"}}'
 
-    async def answer(request: Request) -> Reply:
+    async def answer(request: Arrived) -> Reply:
         began = perf_counter()
         name = f"{process}{next(numbers):x}"
         server.in_flight += 1
@@ -127,24 +149,30 @@ def endpoint(server: Server, route: Route) -> Endpoint:
     return answer
 
 
-async def _answer(server: Server, route: Route, decoder: "msgspec.json.Decoder[Any] | None", request: Request) -> Reply:
+async def _answer(server: Server, route: Route, decoder: "msgspec.json.Decoder[Any] | None", arrived: Arrived) -> Reply:
     began = thread_time()
     if route.scope is not None:
-        _admit(server, route, request)
+        _admit(server, route, arrived)
     if server.in_flight > server.settings.in_flight:
         raise ProblemError(503, "More requests are being answered than this server takes on; come again.", _RETRY)
-    body = None
+    body, content, request = None, arrived.content, arrived.request
     if decoder is not None:
-        content = await read_body(request, server.settings.largest_body, server.settings.slowest_body)
+        if content is None:
+            assert request is not None
+            content = await read_body(request, server.settings.largest_body, server.settings.slowest_body)
+        elif len(content) > server.settings.largest_body:
+            raise ProblemError(413, f"A body may have {server.settings.largest_body} bytes, got {len(content)}.")
         try:
             body = decoder.decode(content)
         except RecursionError:
             raise ProblemError(400, "The body is nested deeper than anything that is asked for here.") from None
     read = thread_time()
-    query = request.query_params if route.query else _NO_QUERY
-    if route.has_id:
-        _see_id(request)
-    found = await route.handle(Call(server, body, request.path_params, query))
+    path, query = _NOTHING, _NOTHING
+    if request is not None:
+        path, query = request.path_params, request.query_params if route.query else _NOTHING
+        if route.has_id:
+            _see_id(request)
+    found = await route.handle(Call(server, body, path, query))
     if isinstance(found, str):
         return Reply(200, found.encode(), b"text/plain; version=0.0.4; charset=utf-8")
     status = 503 if isinstance(found, HealthOut) and found.status != "ok" else 200
@@ -156,9 +184,9 @@ async def _answer(server: Server, route: Route, decoder: "msgspec.json.Decoder[A
     return reply
 
 
-def _admit(server: Server, route: Route, request: Request) -> None:
+def _admit(server: Server, route: Route, arrived: Arrived) -> None:
     """See that whoever asks may ask this, and not too often."""
-    headers = dict(reversed(request.scope["headers"]))  # of headers of one name the first counts
+    headers = dict(reversed(arrived.headers))  # of headers of one name the first counts
     told = headers.get(b"x-api-key")
     secret = None if told is None else told.decode("latin-1")
     if secret is None and b"authorization" in headers:
@@ -172,9 +200,9 @@ def _admit(server: Server, route: Route, request: Request) -> None:
         raise ProblemError(403, f"The key {key.name!r} may not do this; it lacks the scope {route.scope!r}.")
     if server.keys.open:
         _same_origin(server, headers)
-    client = request.scope.get("client")
-    address = "" if client is None else client[0]
-    wait = server.buckets.take(key.name if not server.keys.open else address, time.monotonic(), key.rate)
+    if server.buckets.rate is None and key.rate is None:
+        return
+    wait = server.buckets.take(key.name if not server.keys.open else arrived.address, time.monotonic(), key.rate)
     if wait:
         raise ProblemError(429, "Too many requests; come again later.", {"retry-after": str(max(1, round(wait)))})
 

@@ -15,6 +15,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTime
+from dataclasses import dataclass, field
 from itertools import count
 from time import perf_counter, thread_time
 
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextsession.errors import StoreError, UnknownNameError
+from nextsession.scores import Limits, TopK
 from nextsession.serving.arms import Arm, Arms
 from nextsession.serving.chain import Chain, entries
 from nextsession.serving.events import NOTHING, Event, Kept, Outcome, Rules, Shown, kept, with_event
@@ -71,6 +73,26 @@ class Asked:
             degraded = tuple(dict.fromkeys([*self.answer.degraded, "store"]))
             return msgspec.structs.replace(self.answer, degraded=degraded)
         return msgspec.structs.replace(self.answer, recorded=outcomes[0])
+
+
+@dataclass(eq=False, slots=True)
+class _Begun:
+    """A question that is being answered."""
+
+    question: Question
+    now: int
+    request: str
+    arm: Arm
+    served: Served
+    """The version that answers, whatever is swapped meanwhile."""
+    history: History
+    limits: Limits
+    degraded: list[str]
+    recorded: "Future[list[Outcome]] | None"
+    top: TopK = field(init=False)
+    read: float = field(init=False)
+    took: dict[str, float] = field(init=False)
+    cpu: dict[str, float] = field(init=False)
 
 
 class Engine:
@@ -173,6 +195,32 @@ class Engine:
             UnknownNameError: There is no such arm.
             DataError: A filter names a feature that items do not have.
         """
+        one = self._begun(question, now)
+        self._list([one])
+        return self._finished(one)
+
+    def ask_all(self, questions: Sequence[tuple[Question, int]]) -> list[Asked | Exception]:
+        """Answer questions that came at one moment, each as `ask` would; in place of an answer, what it would raise.
+
+        Their models are asked once for all of them.
+        """
+        begun: list[_Begun | Exception] = []
+        for question, now in questions:
+            try:
+                begun.append(self._begun(question, now))
+            except Exception as error:  # theirs who asked: the others get their answers
+                begun.append(error)
+        self._list([one for one in begun if isinstance(one, _Begun)])
+        answers: list[Asked | Exception] = []
+        for one in begun:
+            try:
+                answers.append(self._finished(one) if isinstance(one, _Begun) else one)
+            except Exception as error:
+                answers.append(error)
+        return answers
+
+    def _begun(self, question: Question, now: int) -> "_Begun":
+        """Record the event that came with a question, and find what the answer rests on."""
         started = thread_time()
         name = f"{self._process}{next(self._count):x}"
         arm = self.arms.named(question.arm) if question.arm is not None else self.arms.of(question.visitor or name)
@@ -182,40 +230,70 @@ class Engine:
         served = arm.served
         history = served.history(self._events(question, now, degraded))
         allowed = served.catalogue.allowed(question.allow, question.where)
-        known, read = thread_time(), perf_counter()
-        codes, scores = self._from_model(served, history, question, now, allowed, degraded)
-        scored = thread_time()
+        limits = history.limits(question.exclude, served.catalogue.numbers(question.deny), allowed)
+        one = _Begun(question, now, f"{arm.name}.{name}", arm, served, history, limits, degraded, recorded)
+        one.read = perf_counter()
+        one.took = {"history": 1000 * (one.read - began)}
+        one.cpu = {"history": thread_time() - submitted, "list": submitted - started}
+        return one
+
+    def _list(self, some: "Sequence[_Begun]") -> None:
+        """Let models list the items of questions; those of one model, with the same filters, at once."""
+        groups: dict[tuple[int, int], list[_Begun]] = {}
+        for one in some:
+            groups.setdefault((id(one.served), id(one.limits.allowed)), []).append(one)
+        for group in groups.values():
+            started = thread_time()
+            try:
+                tops = group[0].served.tops([(one.history, one.now, one.question.k, one.limits) for one in group])
+            except Exception:  # whatever a model does, the lists must go out
+                if len(group) > 1:
+                    for one in group:
+                        self._list([one])
+                    continue
+                model, version = group[0].served.model.name, group[0].served.version
+                log.exception("The model %s, version %s, failed.", model, version)
+                group[0].degraded.append("model")
+                tops = [TopK(np.zeros((1, 0), np.int32), np.zeros((1, 0), np.float32))]
+            spent = (thread_time() - started) / len(group)
+            for one, top in zip(group, tops, strict=True):
+                one.top, one.cpu["model"] = top, spent
+
+    def _finished(self, one: "_Begun") -> Asked:
+        """Return the answer: the list of the model, filled from other sources."""
+        started = thread_time()
+        question, now, served, history, degraded = one.question, one.now, one.served, one.history, one.degraded
+        there = one.top.items[0] >= 0
+        codes, scores = one.top.items[0][there], one.top.scores[0][there]
         named = entries(served, codes, scores, "model")
-        listed = self.chain.filled(named, served, history, question, now, allowed, degraded)
+        listed = self.chain.filled(named, served, history, question, now, one.limits.allowed, degraded)
         propensities: dict[str, float] = {}
         if question.recorded:  # what is tried out must be noted
             listed, propensities = self.exploring.explored(
-                listed, served, history, question, allowed, f"{arm.name}.{name}"
+                listed, served, history, question, one.limits.allowed, one.request
             )
         self._cover(served)[codes] = True
         modelled = perf_counter()
-        took = {"history": 1000 * (read - began), "model": 1000 * (modelled - read)}
+        one.took["model"] = 1000 * (modelled - one.read)
         answer = Answer(
-            request=f"{arm.name}.{name}",
-            arm=arm.name,
+            request=one.request,
+            arm=one.arm.name,
             model=served.model.name,
             version=served.version,
             items=tuple(listed),
             degraded=tuple(dict.fromkeys(degraded)),
-            took=took,
+            took=one.took,
         )
         if question.explain:
-            limits = history.limits(question.exclude, served.catalogue.numbers(question.deny), allowed)
-            answer = explained(answer, served, history, now, limits)
-            took["explain"] = 1000 * (perf_counter() - modelled)
+            answer = explained(answer, served, history, now, one.limits)
+            one.took["explain"] = 1000 * (perf_counter() - modelled)
         if question.visitor is not None and question.recorded:
-            items = tuple(one.item for one in answer.items)
+            items = tuple(listed_one.item for listed_one in answer.items)
             self.store.submit_shown(
-                Shown(answer.request, question.visitor, now, arm.name, served.version, items, explored=propensities)
+                Shown(answer.request, question.visitor, now, one.arm.name, served.version, items, explored=propensities)
             )
-        rest = (submitted - started) + (thread_time() - scored)
-        cpu = {"history": known - submitted, "model": scored - known, "list": rest}
-        return Asked(question, now, answer, recorded, history, cpu)
+        one.cpu["list"] += thread_time() - started
+        return Asked(question, now, answer, one.recorded, history, one.cpu)
 
     def similar(self, item: str, k: int, now: int, *, arm: str | None = None) -> Similar:
         """Return what the model lists after this item alone.
@@ -290,23 +368,3 @@ class Engine:
             return record.events
         at = max(now, record.events[-1].time) if record.events else now
         return (*record.events, Kept(at, _LAST + 1, -1, question.item, "click", 1))
-
-    def _from_model(
-        self,
-        served: Served,
-        history: History,
-        question: Question,
-        now: int,
-        allowed: NDArray[np.bool_] | None,
-        degraded: list[str],
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Return the codes and scores that the model lists; none if it fails."""
-        deny = served.catalogue.numbers(question.deny)
-        try:
-            top = served.top(history, now, question.k, history.limits(question.exclude, deny, allowed))
-        except Exception:  # whatever a model does, the list must go out
-            log.exception("The model %s, version %s, failed.", served.model.name, served.version)
-            degraded.append("model")
-            return np.zeros(0, np.int32), np.zeros(0, np.float32)
-        found = top.items[0] >= 0
-        return top.items[0][found], top.scores[0][found]

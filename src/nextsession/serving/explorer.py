@@ -242,4 +242,4 @@ def _insides(served: Served, history: History, asked_at: NDArray[np.int64]) -> I
         return insides(served.model, history.log(), asked_at)
     except Exception as error:  # a look inside is a courtesy; the rest of the answer stands without it
         log.warning("One cannot look inside %s: %s", served.model.name, error)
-        return Insides()
+        return Insides(nothing="network")

@@ -45,18 +45,7 @@ class History:
 
     def log(self) -> SessionLog:
         """Return what the model is given: a log of one row."""
-        given, sessions = self.given, self.sessions
-        starts = [i for i, place in enumerate(given) if i == 0 or sessions[place] != sessions[given[i - 1]]]
-        actions, names = self._actions(given)
-        return SessionLog.of_one(
-            np.array([self.codes[place] for place in given], np.int32),
-            np.array([self.events[place].time for place in given], np.int64),
-            np.array([*starts, len(given)], np.int64),
-            self.model.vocabulary_,
-            labels=self._labels(given),
-            actions=actions,
-            action_names=names,
-        )
+        return log_of_all([self])
 
     def log_of(self, rows: Sequence[Sequence[int]]) -> SessionLog:
         """Return a row for each choice of `given` events."""
@@ -100,8 +89,56 @@ class History:
         return np.array([self.events[place].label for place in places], np.int8) if self.model.reads_ignored else None
 
     def _actions(self, places: Sequence[int]) -> tuple[NDArray[np.int16] | None, tuple[str, ...]]:
-        if not getattr(self.model, "reads_actions", False):
-            return None, ()
-        actions = [self.events[place].action for place in places]
-        names = tuple(dict.fromkeys(actions))
-        return np.array([names.index(a) for a in actions], np.int16), names
+        return _kinds([self.events[place].action for place in places]) if _reads_actions(self.model) else (None, ())
+
+
+def log_of_all(histories: Sequence[History]) -> SessionLog:
+    """Return what their model is given of several visitors: a log with a row for each."""
+    model, reads_actions = histories[0].model, _reads_actions(histories[0].model)
+    items: list[int] = []
+    times: list[int] = []
+    labels: list[int] = []
+    actions: list[str] = []
+    sessions, users = [], [0]
+    for history in histories:
+        codes, events, session_of, before = history.codes, history.events, history.sessions, -1
+        for place in history.given:
+            if session_of[place] != before:
+                sessions.append(len(items))
+                before = session_of[place]
+            items.append(codes[place])
+            times.append(events[place].time)
+        users.append(len(sessions))
+        if model.reads_ignored:
+            labels += [events[place].label for place in history.given]
+        if reads_actions:
+            actions += [events[place].action for place in history.given]
+    sessions.append(len(items))
+    kinds, names = _kinds(actions) if reads_actions else (None, ())
+    return SessionLog.of_rows(
+        np.array(items, np.int32),
+        np.array(times, np.int64),
+        np.array(sessions, np.int64),
+        np.array(users, np.int64),
+        model.vocabulary_,
+        labels=np.array(labels, np.int8) if model.reads_ignored else None,
+        actions=kinds,
+        action_names=names,
+    )
+
+
+def limits_of_all(limits: Sequence[Limits]) -> Limits:
+    """Join the limits of several questions that may get the same items but for what is barred."""
+    if len(limits) == 1:
+        return limits[0]
+    offsets = offsets_of([len(one.barred) for one in limits])
+    return Limits(offsets, np.concatenate([one.barred for one in limits]), limits[0].allowed)
+
+
+def _kinds(actions: Sequence[str]) -> tuple[NDArray[np.int16], tuple[str, ...]]:
+    places = {name: place for place, name in enumerate(dict.fromkeys(actions))}
+    return np.array([places[name] for name in actions], np.int16), tuple(places)
+
+
+def _reads_actions(model: Recommender[Any]) -> bool:
+    return bool(getattr(model, "reads_actions", False))

@@ -5,7 +5,7 @@ switches, only its own weights, read once more.  A model that offers nothing of 
 """
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nextsession.data.log import SessionLog
 from nextsession.recommender import Recommender
+from nextsession.runtime.compiled_network import CompiledNetwork
 
 if TYPE_CHECKING:
     from nextsession.models.gru4rec import GRU4Rec
@@ -58,24 +59,34 @@ class Token(msgspec.Struct, frozen=True):
     open: bool
 
 
+Nothing: TypeAlias = Literal["unread", "counts", "compiled", "network"]
+"""No event was given to the model; it counts and keeps no state; its graph gives lists and nothing on the way; it is a
+network of a kind that is not drawn."""
+
+
 class Insides(msgspec.Struct, frozen=True):
     """What a model offers; None for what it does not have."""
 
     gates: Gates | None = None
     attention: Attention | None = None
     tokens: tuple[Token, ...] | None = None
+    nothing: Nothing | None = None
+    """Why there is nothing to draw; null where there is."""
 
 
 def insides(model: Recommender[Any], log: SessionLog, asked_at: NDArray[np.int64]) -> Insides:
     """Look inside a model while it reads a log of one row."""
     if not log.n_events:
-        return Insides()
+        return Insides(nothing="unread")
+    if isinstance(model, CompiledNetwork):
+        return Insides(nothing="compiled")
     if model.name == "gru4rec":
         return Insides(gates=gates(model, log))  # type: ignore[arg-type]
     network = getattr(model, "network_", None)
     if network is None or "torch" not in sys.modules:
-        return Insides()
-    return Insides(attention=_attention(model, log, asked_at), tokens=_tokens(model, log, asked_at))
+        return Insides(nothing="counts")
+    attention, tokens = _attention(model, log, asked_at), _tokens(model, log, asked_at)
+    return Insides(attention=attention, tokens=tokens, nothing=None if attention or tokens else "network")
 
 
 # -- gates --------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Processes: one server, or several that share a socket and a store; the only place that reads the clock."""
 
 import contextlib
+import ctypes
 import gc
 import logging
 import multiprocessing
@@ -12,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from nextsession.artifacts import read_manifest
 from nextsession.config import milliseconds
 from nextsession.data.items import ItemTable
 from nextsession.data.vocabulary import Vocabulary
-from nextsession.errors import ConfigError
+from nextsession.errors import ConfigError, NextSessionError
 from nextsession.index.kept import Kind
 from nextsession.scores import tie_keys
 from nextsession.serving.app import application
@@ -32,10 +34,10 @@ from nextsession.serving.events import Rules
 from nextsession.serving.learning import Learner
 from nextsession.serving.opening import is_redis, open_store
 from nextsession.serving.past import Past
-from nextsession.serving.protocol import Guarded
 from nextsession.serving.security import Keys
 from nextsession.serving.served import Served, serve
 from nextsession.serving.server import Server, ServerSettings
+from nextsession.serving.straight import straight_protocol
 
 log = logging.getLogger(__name__)
 
@@ -210,9 +212,7 @@ def run(settings: ServeSettings, say: Callable[[str], None] = lambda text: None)
         _serve(settings, listening)
         return
     with _shared(settings) as numbers:
-        settings = msgspec.structs.replace(settings, numbers=numbers)
-        build(settings, clock=_clock).engine.store.close()  # what is wrong is better said once
-        _supervise(settings, listening)
+        _supervise(msgspec.structs.replace(settings, numbers=numbers), listening)
 
 
 @contextlib.contextmanager
@@ -227,7 +227,7 @@ def _shared(settings: ServeSettings) -> Iterator[str]:
             yield scratch
 
 
-def _serve(settings: ServeSettings, listening: socket.socket) -> None:
+def _serve(settings: ServeSettings, listening: socket.socket, begun: Callable[[], None] = lambda: None) -> None:
     import uvicorn
 
     sys.setswitchinterval(0.0005)  # the thread that writes must not wait 5 ms for the one that answers
@@ -235,9 +235,12 @@ def _serve(settings: ServeSettings, listening: socket.socket) -> None:
     server = build(msgspec.structs.replace(settings, server=_with_hosts(settings.server, hosts)), clock=_clock)
     gc.collect()
     gc.freeze()  # what has been loaded stays: no request need wait until it has been looked through
+    _give_back()
+    begun()
+    app = application(server)
     config = uvicorn.Config(
-        application(server),
-        http=Guarded,
+        app,
+        http=straight_protocol(app.state.straight),
         ws="none",
         log_config=None,
         access_log=False,
@@ -249,6 +252,12 @@ def _serve(settings: ServeSettings, listening: socket.socket) -> None:
         lifespan="on",
     )
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _give_back() -> None:
+    """Give memory that loading took, and nobody holds now, back to the system, where its library can."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _with_hosts(settings: ServerSettings, hosts: tuple[str, ...] | None) -> ServerSettings:
@@ -272,27 +281,58 @@ def _listen(settings: ServeSettings) -> socket.socket:
     return listening
 
 
-def _worker(text: bytes, listening: socket.socket) -> None:
+def _worker(text: bytes, listening: socket.socket, told: Connection | None) -> None:
+    """Serve, in a process of its own; say that it could begin, or what kept it from that."""
     from nextsession.serving.logs import to_stderr
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it and says what to do
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     to_stderr()
-    _serve(msgspec.json.decode(text, type=ServeSettings), listening)
+    heard = False
+
+    def begun() -> None:
+        nonlocal heard
+        heard = True
+        if told is not None:
+            told.send(None)
+
+    try:
+        _serve(msgspec.json.decode(text, type=ServeSettings), listening, begun)
+    except NextSessionError as error:
+        if told is None or heard:
+            raise
+        told.send(error)
 
 
 def _supervise(settings: ServeSettings, listening: socket.socket) -> None:
-    """Keep as many workers alive as were asked for, until told to stop."""
-    context = multiprocessing.get_context("spawn")
+    """Keep as many workers alive as were asked for, until told to stop; the first shows that they can begin.
+
+    Where it is safe they are copies of this process, which has done nothing but import: what it
+    imported is in memory once.
+
+    Raises:
+        NextSessionError: The first cannot begin.
+    """
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     text, stop = msgspec.json.encode(settings), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    tie_keys(1)  # what compiled functions need besides themselves is half of what a worker would have for itself
+    gc.collect()
+    gc.freeze()  # looking through it would make it each worker's own
 
-    def start() -> BaseProcess:
-        process = context.Process(target=_worker, args=(text, listening), daemon=False)
+    def start(told: Connection | None = None) -> BaseProcess:
+        process: BaseProcess = context.Process(target=_worker, args=(text, listening, told), daemon=False)
         process.start()
         return process
 
-    workers = [start() for _ in range(settings.workers)]
+    hearing, telling = context.Pipe(duplex=False)
+    workers = [start(telling)]
+    telling.close()
+    wrong = _heard(hearing, workers[0], stop)
+    if wrong is not None:
+        raise wrong
+    workers += [start() for _ in range(1, settings.workers) if not stop.is_set()]
     while not stop.wait(_AGAIN):
         for place, worker in enumerate(workers):
             if not worker.is_alive():
@@ -305,6 +345,19 @@ def _supervise(settings: ServeSettings, listening: socket.socket) -> None:
         worker.join(20)
         if worker.is_alive():
             worker.kill()
+
+
+def _heard(hearing: Connection, worker: BaseProcess, stop: threading.Event) -> NextSessionError | None:
+    """Wait until a worker says that it has begun, or that this is to stop; return what kept it from beginning."""
+    while not hearing.poll(0.1):
+        if stop.is_set():
+            return None
+    try:
+        wrong: NextSessionError | None = hearing.recv()
+    except EOFError:
+        worker.join()
+        wrong = ConfigError(f"A worker ended with exit code {worker.exitcode} before it could begin; its log says why.")
+    return wrong
 
 
 def _clock() -> int:

@@ -60,7 +60,7 @@ async def recommend(call: Call) -> Answer:
     if question.explain:
         asked = await asyncio.to_thread(server.engine.ask, question, now)
     else:
-        asked = server.engine.ask(question, now)
+        asked = await server.together.ask(question, now)
     answer = asked.answer
     if asked.recorded is not None:
         began = perf_counter()

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,7 +25,7 @@ from nextsession.runtime.kept import load_runtime
 from nextsession.scores import DotScores, Limits, Targets, TopK, tie_keys
 from nextsession.serving.catalogue import Catalogue
 from nextsession.serving.events import Kept
-from nextsession.serving.histories import History
+from nextsession.serving.histories import History, limits_of_all, log_of_all
 
 log = logging.getLogger(__name__)
 
@@ -95,15 +95,33 @@ class Served:
 
         With an index, it lists what the index finds of that.
         """
-        if not history.given and not self.reads_moment:
-            top = self._usual(k, limits)
-            if top is not None:
-                return top
-        instants = np.array([max(now, history.asked_after)], np.int64)
-        scores = self.model.scores(history.log(), asked_at=instants)
-        if self.index is not None and isinstance(scores, DotScores):
-            return self.index.search(scores.queries, k, limits)
-        return scores.top(k, limits)
+        return self.tops([(history, now, k, limits)])[0]
+
+    def tops(self, questions: Sequence[tuple[History, int, int, Limits]]) -> list[TopK]:
+        """Return what `top` does of each question, which all may get the same items: their filters are the same.
+
+        One pass over the items serves all of them.
+        """
+        found: list[TopK | None] = [None] * len(questions)
+        asked = []
+        for place, (history, _, k, limits) in enumerate(questions):
+            if not history.given and not self.reads_moment:
+                found[place] = self._usual(k, limits)
+            if found[place] is None:
+                asked.append(place)
+        if asked:
+            some = [questions[place] for place in asked]
+            instants = np.array([max(now, history.asked_after) for history, now, _, _ in some], np.int64)
+            scores = self.model.scores(log_of_all([history for history, _, _, _ in some]), asked_at=instants)
+            k, limits = max(k for _, _, k, _ in some), limits_of_all([limits for _, _, _, limits in some])
+            if self.index is not None and isinstance(scores, DotScores):
+                top = self.index.search(scores.queries, k, limits)
+            else:
+                top = scores.top(k, limits)
+            for row, place in enumerate(asked):
+                wanted = questions[place][2]
+                found[place] = TopK(top.items[row : row + 1, :wanted], top.scores[row : row + 1, :wanted])
+        return [one for one in found if one is not None]
 
     def _usual(self, k: int, limits: Limits) -> TopK | None:
         """Return what is left of the usual list; None if that is too little to tell."""

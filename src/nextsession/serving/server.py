@@ -22,6 +22,7 @@ from nextsession.serving.learning import Learner
 from nextsession.serving.metrics import Metrics, Snapshot, added
 from nextsession.serving.security import Buckets, Keys
 from nextsession.serving.served import Served
+from nextsession.serving.together import Together
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class Server:
     def __post_init__(self) -> None:
         """Note when it began."""
         self.started = self.clock()
+        self.together = Together(self.engine)
         self.indexing = Indexing(self.engine.arms, self.index)
         self.learner = self.learner or Learner(self.engine.arms, self.engine.store, every=0)
         self.buckets = Buckets(self.settings.rate)

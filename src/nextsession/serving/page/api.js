@@ -1,5 +1,7 @@
 // What the page asks of the server, and who is asking.
 
+import { Client } from "./client.js";
+
 const kept = { get: (name) => read(() => localStorage.getItem(name)), set: (name, x) => read(() => localStorage.setItem(name, x)) };
 
 function read(act) {
@@ -10,34 +12,16 @@ function read(act) {
   }
 }
 
-export class Refused extends Error {
-  constructor(status, detail) {
-    super(detail);
-    this.status = status;
-  }
-}
-
-let key = read(() => sessionStorage.getItem("nextsession-key")) || "";
+const client = new Client(new URL(".", location.href).href, { key: read(() => sessionStorage.getItem("nextsession-key")) || "", tries: 1 });
 export function useKey(text) {
-  key = text;
+  client.key = text;
   read(() => sessionStorage.setItem("nextsession-key", text));
 }
 
 /** Ask, and return the answer with the milliseconds it took from here and back. */
 export async function ask(method, path, body) {
   const began = performance.now();
-  let response;
-  try {
-    response = await fetch(path, {
-      method,
-      headers: { ...(key && { "x-api-key": key }), ...(body !== undefined && { "content-type": "application/json" }) },
-      body: body === undefined ? undefined : JSON.stringify(body),
-    });
-  } catch {
-    throw new Refused(0, "The server does not answer. Is it still running?");
-  }
-  const found = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Refused(response.status, found.detail || response.statusText);
+  const found = await client.ask(method, `/${path}`, body);
   return { ...found, trip: performance.now() - began };
 }
 
@@ -60,7 +44,7 @@ export const me = () => visitor;
 export const theme = { get: () => kept.get("nextsession-theme"), set: (x) => kept.set("nextsession-theme", x) };
 
 /** An event as the server takes it; its id makes a second sending harmless. */
-export const event = (item, request = "") => ({ visitor, item, id: `page-${fresh(16)}`, time: Date.now(), request });
+export const event = (item, request = "") => client.event(visitor, item, { request });
 
 const features = new Map();
 /** Title and features of an item; asked once. */

@@ -12,12 +12,12 @@ export class ServerError extends Error {
 }
 
 export class Client {
-  #base; #key; #tries; #waiting = new Map();
+  #base; #tries; #waiting = new Map();
 
   /** base: where the server is, as "https://recommend.shop.example"; tries: how often a request is sent before it fails. */
   constructor(base = "", { key = "", tries = 5 } = {}) {
     this.#base = base.replace(/\/$/, "");
-    this.#key = key;
+    this.key = key;
     this.#tries = tries;
     // what is not acknowledged when the visitor leaves is sent once more, by the browser, after the page is gone
     addEventListener("pagehide", () => this.#waiting.size && this.#send("POST", "/v1/events", [...this.#waiting.values()], true).catch(() => {}));
@@ -33,7 +33,7 @@ export class Client {
   async record(...events) {
     for (const one of events) this.#waiting.set(one.id, one);
     try {
-      return (await this.#ask("POST", "/v1/events", events)).outcomes;
+      return (await this.ask("POST", "/v1/events", events)).outcomes;
     } finally {
       for (const one of events) this.#waiting.delete(one.id);
     }
@@ -41,24 +41,25 @@ export class Client {
 
   /** A list; question: visitor, k, event, item, exclude and what else the reference says. */
   recommend(question = {}) {
-    return this.#ask("POST", "/v1/recommendations", question);
+    return this.ask("POST", "/v1/recommendations", question);
   }
 
   async similar(item, k = 20) {
-    return (await this.#ask("GET", `/v1/items/${part(item)}/similar?k=${k}`)).items;
+    return (await this.ask("GET", `/v1/items/${part(item)}/similar?k=${k}`)).items;
   }
 
   erase(visitor) {
-    return this.#ask("DELETE", `/v1/visitors/${part(visitor)}`);
+    return this.ask("DELETE", `/v1/visitors/${part(visitor)}`);
   }
 
-  async #ask(method, path, body) {
+  /** Any other route, as ask("GET", "/v1/items?k=5"). */
+  async ask(method, path, body) {
     for (let tried = 1; ; tried++) {
       let response;
       try {
         response = await this.#send(method, path, body);
       } catch (error) {
-        if (tried >= this.#tries) throw new ServerError(0, `The server cannot be reached: ${error.message}`);
+        if (tried >= this.#tries) throw new ServerError(0, `The server does not answer: ${error.message}`);
       }
       if (response?.ok) return response.json();
       if (response && (![429, 503].includes(response.status) || tried >= this.#tries)) {
@@ -70,7 +71,7 @@ export class Client {
   }
 
   #send(method, path, body, keepalive = false) {
-    const headers = { ...(this.#key && { "x-api-key": this.#key }), ...(body !== undefined && { "content-type": "application/json" }) };
+    const headers = { ...(this.key && { "x-api-key": this.key }), ...(body !== undefined && { "content-type": "application/json" }) };
     return fetch(this.#base + path, { method, keepalive, headers, body: body === undefined ? undefined : JSON.stringify(body) });
   }
 }

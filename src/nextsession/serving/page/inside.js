@@ -7,6 +7,14 @@ import { question } from "./questions.js";
 /** Events that the model was given, by their places among all. */
 const given = (found) => found.events.map((one, place) => ({ ...one, place })).filter((one) => one.given);
 
+/** Why there is nothing to draw. */
+const nothing = {
+  unread: (model) => `${model} was given none of these events: it knows none of their items. Click an item that it knows.`,
+  counts: (model) => `${model} keeps no state that could be drawn: it counts what happened in the sessions of others, and adds up. That is quick, needs no training to speak of, and is hard to beat on small logs.`,
+  compiled: (model) => `${model} is served compiled: the graph that answers gives lists, and nothing of what goes on between. To look inside, serve it without its folder “runtime”, where torch is installed.`,
+  network: (model) => `${model} is a network whose inside is not drawn here: the gates of gru4rec, the attention of transformers such as sasrec and the session tokens of sessionrec are.`,
+};
+
 export function inside(view) {
   const { found } = view;
   const { gates, attention, tokens } = found.insides;
@@ -15,7 +23,7 @@ export function inside(view) {
   if (tokens) return sessionTokens(found, tokens);
   const others = view.arms.filter((arm) => arm.arm !== found.arm);
   return [
-    h("p", {}, `${found.model} keeps no state that could be drawn: it looks up what followed your events in the sessions of others, and adds up. That is quick, needs no training to speak of, and is hard to beat on small logs.`),
+    h("p", {}, nothing[found.insides.nothing](found.model)),
     h("div", { class: "line" }, others.map((arm) => h("button", { type: "button", onclick: () => view.choose(arm.arm) }, `Look inside ${arm.arm}`))),
     question("inside", "What can a model of neighbours not do that a network can?", [
       ["Recommend for anonymous sessions", false, "It does just that."],

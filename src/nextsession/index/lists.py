@@ -1,0 +1,251 @@
+"""Inverted lists of vectors in bytes: vectors of like direction lie together, and few lists are looked at."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextsession.compiled import compiled, compiled_fast
+from nextsession.data.log import offsets_of
+from nextsession.errors import ArtifactError
+from nextsession.index.approximate import Approximate
+from nextsession.index.contract import DEPTH
+from nextsession.selection import least_of_best
+
+_LEARNT_FROM, _ROUNDS = 40, 10
+"""Vectors for each list from which the lists are learnt, and how often they are drawn to the mean of what they hold."""
+_WIDE = 16
+"""Bytes are multiplied quickly so many at a time: rows are a multiple of them wide."""
+_ALL = np.ones(0, np.bool_)
+_ARRAYS = ("columns", "steady", "told", "scales", "middles", "starts", "codes", "extra", "items")
+
+
+class InvertedLists(Approximate):
+    """About `2 sqrt(V)` lists of vectors of like direction, in bytes; the most promising of a query are looked at.
+
+    What a list promises is the product of the query with the mean of its vectors, and so much more
+    as its vectors are scattered: the best of `n` normal numbers lies near `sqrt(2 ln n)` deviations
+    above their mean.  By the mean alone, lists of rare items, whose vectors point anywhere, hide the
+    few that are wanted, and many times as many lists must be looked at for the same recall.
+
+    Numbers that are the same in all queries, such as the 1 beside a bias, are multiplied beforehand.
+    """
+
+    kind = "ivf"
+
+    columns: NDArray[np.int64]  # (C,) that queries read and that differ from query to query
+    steady: NDArray[np.int64]  # (S,) that are the same in all queries,
+    told: NDArray[np.float32]  # (S,) and what they are
+    scales: NDArray[np.float32]  # (C,) what a code of 1 is worth
+    middles: NDArray[np.float32]  # (L, W + 2) of each list: its mean, what its items have anyway, how scattered it is
+    starts: NDArray[np.int64]  # (L + 1,) where each list begins
+    codes: NDArray[np.int8]  # (n, W) the vectors, list by list
+    extra: NDArray[np.float32]  # (n,) the product of each with what is told
+    items: NDArray[np.int32]  # (n,) whose they are
+
+    def _make(self, codes: NDArray[np.int64], queries: NDArray[np.float32], seed: int) -> None:
+        same = np.all(queries == queries[:1], axis=0)
+        read = np.any(queries != 0, axis=0)
+        self.columns, self.steady = np.flatnonzero(read & ~same), np.flatnonzero(read & same)
+        self.told = queries[0, self.steady]
+        width = len(self.columns)
+        wide = _WIDE * max(1, -(-width // _WIDE))
+        vectors = np.zeros((len(codes), wide), np.float32)
+        vectors[:, :width] = self.vectors[np.ix_(codes, self.columns)]
+        extra = self.vectors[np.ix_(codes, self.steady)] @ self.told
+        lists = list_of_each(vectors, int(2 * len(codes) ** 0.5), seed)
+        order = np.argsort(lists, kind="stable")
+        self.starts = offsets_of(np.bincount(lists, minlength=int(lists.max(initial=0)) + 1))
+        self.scales = np.maximum(np.abs(vectors).max(axis=0, initial=0), 1e-9)[:width] / 127
+        self.middles = _middles(vectors[order, :width], extra[order], self.starts, wide)
+        self.codes = np.zeros((len(codes), wide), np.int8)
+        self.codes[:, :width] = np.rint(vectors[order, :width] / self.scales)
+        self.extra, self.items = extra[order], codes[order].astype(np.int32)
+
+    def _candidates(
+        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        offsets, chosen, like = found_in_lists(
+            queries, self.columns, self.steady, self.told, self.scales, self.middles, self.starts, self.codes,
+            self.extra, self.items, self.effort, k + DEPTH, _ALL if allowed is None else allowed,
+        )  # fmt: skip
+        if like.all():
+            return offsets, chosen
+        found = [chosen[a:z] for a, z in itertools.pairwise(offsets.tolist())]
+        return self._with_unlike(found, np.flatnonzero(~like).tolist(), queries, k, allowed)
+
+    def save(self, folder: Path) -> None:
+        """Write the arrays, and how hard it looks."""
+        for name in _ARRAYS:
+            np.save(folder / f"{name}.npy", getattr(self, name))
+        facts = {"effort": self.effort, "recall": self.recall}
+        (folder / "index.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, vectors: NDArray[np.float32]) -> Self:
+        """Map what `save` wrote into memory, so that processes share it."""
+        self = cls(vectors)
+        facts = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        self.effort, self.recall = facts["effort"], facts["recall"]
+        try:
+            for name in _ARRAYS:
+                mapped = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+                setattr(self, name, np.asarray(mapped))  # a memmap is slower in every use
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{folder} is damaged: {error}") from None
+        if len(self.items) != len(self.codes) or self.items.max(initial=-1) >= len(vectors):
+            raise ArtifactError(f"{folder} is of other items; build the index again.")
+        query = np.zeros((1, vectors.shape[1]), np.float32)
+        query[0, self.steady] = self.told
+        self.search(query, 1)  # so that what is compiled is there before the first visitor
+        return self
+
+
+def list_of_each(vectors: NDArray[np.float32], lists: int, seed: int) -> NDArray[np.int64]:
+    """Share vectors out to lists by direction (spherical k-means), and return the list of each, `(n,)`."""
+    lists = max(1, min(lists, len(vectors) // _LEARNT_FROM))
+    rng = np.random.default_rng(seed)
+    some = vectors[np.sort(rng.permutation(len(vectors))[: _LEARNT_FROM * lists])]
+    some = some / np.maximum(np.linalg.norm(some, axis=1, keepdims=True), 1e-9)
+    if not len(some):
+        return np.zeros(len(vectors), np.int64)
+    directions = some[np.sort(rng.permutation(len(some))[:lists])]
+    for _ in range(_ROUNDS):
+        near = _nearest(some, directions)
+        sums = np.zeros_like(directions)
+        np.add.at(sums, near, some)
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        empty = np.flatnonzero(lengths[:, 0] < 1e-9)
+        directions = sums / np.maximum(lengths, 1e-9)
+        directions[empty] = some[rng.integers(len(some), size=len(empty))]
+    return _nearest(vectors, directions)
+
+
+def _nearest(vectors: NDArray[np.float32], directions: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the direction that each vector has most of, `(n,)`."""
+    step = max(1, 16_000_000 // len(directions))
+    parts = [np.argmax(vectors[a : a + step] @ directions.T, axis=1) for a in range(0, len(vectors), step)]
+    return np.concatenate([np.zeros(0, np.int64), *parts])
+
+
+def _middles(
+    vectors: NDArray[np.float32], extra: NDArray[np.float32], starts: NDArray[np.int64], wide: int
+) -> NDArray[np.float32]:
+    """Return for each list its mean, the mean of what its items have anyway, and how far its best lies above both."""
+    made = np.zeros((len(starts) - 1, wide + 2), np.float32)
+    for row, a, z in zip(made, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        if a < z:
+            own = np.column_stack([vectors[a:z], extra[a:z]])
+            mean = own.mean(axis=0)
+            row[: vectors.shape[1]], row[wide] = mean[:-1], mean[-1]
+            row[wide + 1] = np.sqrt(np.mean((own - mean) ** 2)) * np.sqrt(2 * np.log(max(z - a, 2)))
+    return made
+
+
+@compiled_fast
+def _products(
+    query: NDArray[np.float32], rows: NDArray[np.int8], extra: NDArray[np.float32], out: NDArray[np.float32]
+) -> None:
+    """Write the products of a query with rows of bytes, and what each has besides."""
+    for i in range(len(rows)):
+        row, product = rows[i], extra[i]
+        for d in range(len(query)):
+            product += query[d] * np.float32(row[d])
+        out[i] = product
+
+
+@compiled_fast
+def _promising(
+    query: NDArray[np.float32], length: np.float32, middles: NDArray[np.float32], number: int
+) -> NDArray[np.int64]:
+    """Return the lists that promise most, the most promising first."""
+    wide = len(query)
+    promises = np.empty(len(middles), np.float32)
+    for i in range(len(middles)):
+        row = middles[i, :wide]
+        product = middles[i, wide] + length * middles[i, wide + 1]
+        for d in range(wide):
+            product += query[d] * row[d]
+        promises[i] = product
+    least = least_of_best(promises, number, np.empty(2 * number, np.float32))
+    some = np.flatnonzero(promises >= least)
+    return some[np.argsort(-promises[some])[:number]]
+
+
+@compiled
+def found_in_lists(
+    queries: NDArray[np.float32],
+    columns: NDArray[np.int64],
+    steady: NDArray[np.int64],
+    told: NDArray[np.float32],
+    scales: NDArray[np.float32],
+    middles: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    codes: NDArray[np.int8],
+    extra: NDArray[np.float32],
+    items: NDArray[np.int32],
+    effort: int,
+    number: int,
+    allowed: NDArray[np.bool_],
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.bool_]]:
+    """Return about `number` good items of each query or more.
+
+    Returns:
+        Where those of each query begin, `(B + 1,)`; the items, query by query; and which queries are like
+        those that the lists were made for, `(B,)`: nothing is found for one that reads another column.
+    """
+    wide, used = codes.shape[1], len(columns) + len(steady)
+    offsets, like, total = np.zeros(len(queries) + 1, np.int64), np.ones(len(queries), np.bool_), 0
+    chosen = np.empty(4 * number * len(queries), np.int32)
+    asked, inner = np.zeros(wide, np.float32), np.zeros(wide, np.float32)
+    best = np.empty(2 * number, np.float32)
+    for b in range(len(queries)):
+        query, length, read = queries[b], np.float32(0), 0
+        for d in range(len(columns)):
+            value = query[columns[d]]
+            inner[d], asked[d] = value, value * scales[d]
+            length += value * value
+            read += value != 0
+        for d in range(len(steady)):
+            like[b] &= query[steady[d]] == told[d]
+            length += told[d] * told[d]
+            read += told[d] != 0
+        if used < len(query) and np.count_nonzero(query) > read:
+            like[b] = False
+        if not like[b]:
+            offsets[b + 1] = total
+            continue
+        lists = _promising(inner, np.float32(np.sqrt(length)), middles, min(effort, len(middles)))
+        size = 0
+        for j in range(len(lists)):
+            size += starts[lists[j] + 1] - starts[lists[j]]
+        scores, size = np.empty(size, np.float32), 0
+        for j in range(len(lists)):
+            a, z = starts[lists[j]], starts[lists[j] + 1]
+            _products(asked, codes[a:z], extra[a:z], scores[size : size + z - a])
+            if len(allowed):
+                for i in range(z - a):
+                    if not allowed[items[a + i]]:
+                        scores[size + i] = -np.inf
+            size += z - a
+        least = max(least_of_best(scores, number, best), np.finfo(np.float32).min)
+        size = 0
+        for j in range(len(lists)):
+            a, z = starts[lists[j]], starts[lists[j] + 1]
+            own = scores[size : size + z - a]
+            size += z - a
+            worthy = 0
+            for i in range(len(own)):
+                worthy += own[i] >= least
+            if total + worthy > len(chosen):
+                chosen = np.append(chosen, np.empty(total + worthy, np.int32))
+            if worthy:
+                for i in range(len(own)):
+                    if own[i] >= least:
+                        chosen[total] = items[a + i]
+                        total += 1
+        offsets[b + 1] = total
+    return offsets, chosen[:total], like

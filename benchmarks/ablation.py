@@ -206,8 +206,8 @@ def reference(rows: Sequence[Row]) -> Row:
 
 
 def differs(row: Row, first: Row) -> set[str]:
-    """Return the settings in which a network is not the reference."""
-    return {name for name, value in row.settings.items() if first.settings[name] != value}
+    """Return the settings in which a network is not the reference; those that came later are as they were."""
+    return {name for name, value in row.settings.items() if first.settings.get(name, value) != value}
 
 
 @dataclass(frozen=True)

@@ -73,12 +73,12 @@ def between(text: str, mark: str, block: str) -> str:
 def block(summary: Summary) -> str:
     """Return what a summary says, as Markdown."""
     data, settings = summary.data, summary.settings
-    learnt, seeds = data["train"], settings["seeds"]
+    learnt, seeds, layers = data["train"], settings["seeds"], settings["layers"]
     width = "" if summary.study == "scaling" else f"{settings['dim']} wide, "
     told = (
         f"Learnt from {learnt['events']:,} events in {learnt['sessions']:,} sessions of {learnt['items']:,} items; "
-        f"{data['test_questions']:,} questions. Networks: {width}{settings['layers']} layers, at most "
-        f"{settings['epochs']} passes, {seeds} {'seed' if seeds == 1 else 'seeds'}."
+        f"{data['test_questions']:,} questions. Networks: {width}{layers} {'layer' if layers == 1 else 'layers'}, "
+        f"at most {settings['epochs']} passes, {seeds} {'seed' if seeds == 1 else 'seeds'}."
     )
     parts = [told, verdict(summary)]
     tables = cells(summary, best="**{}**")

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -30,9 +31,11 @@ def _gains(summary: Summary) -> str:
     if not found:
         return ""
     height = 1.0 + 0.32 * len(found)
-    one = {m.against for m in found}
-    names = [_short(m.name if len(one) == 1 else f"{m.name}, beside {m.against}") for m in reversed(found)]
-    margin = 0.05 + 0.0078 * max(map(len, names))  # a letter is about 0.07 inches wide
+    rivals = Counter(m.against for m in found)
+    most, often = rivals.most_common(1)[0]
+    usual = most if 2 * often > len(found) else ""
+    names = [_short(m.name if m.against == usual else f"{m.name}, beside {m.against}") for m in reversed(found)]
+    margin = 0.05 + 0.0084 * max(map(len, names))  # a letter is about 0.07 inches wide
     with _figure(summary, (9, height)) as (figure, drawn):
         axes = figure.subplots()
         figure.subplots_adjust(left=margin, right=0.97, bottom=0.6 / height, top=1 - 0.15 / height)
@@ -45,8 +48,7 @@ def _gains(summary: Summary) -> str:
             axes.plot(gain["mean"], y, "o", color=_PAPER, markersize=6, markeredgecolor=colour, markeredgewidth=2)
         axes.set_yticks(range(len(found)), names, color=_INK)
         axes.set_ylim(-0.6, len(found) - 0.4)
-        beside = f" beside {one.pop()}" if len(one) == 1 else ""
-        axes.set_xlabel(f"mean gain over six metrics{beside}")
+        axes.set_xlabel("mean gain over six metrics" + (f", beside {usual}" if usual else ""))
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:+.0%}" if v else "0"))
     return drawn[0]

@@ -320,5 +320,5 @@ def _ablation(settings: StudySettings, known: Known) -> list[Arm]:
         found.append(other("without the rank loss", alpha=0.0))
     found.append(other("events and sessions as tokens", tokens="both"))
     found.append(other("events as tokens", tokens="items"))
-    blind = "without the moment of asking"
-    return [*found, other(blind, moment=None), other(f"{blind}, {DRAWN} items drawn", blind, moment=None, **drawn)]
+    blind = "without the moment"
+    return [*found, other(blind, moment=None), other(f"the same, {DRAWN} drawn", blind, moment=None, **drawn)]

@@ -36,7 +36,6 @@ Table: TypeAlias = Callable[[Vocabulary], ItemTable | None]
 """Says what is known of the items of a vocabulary, in its order; None: nothing."""
 ITEM_TABLE = "item_table.arrow"
 _USUAL = 1000
-_WARM = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,8 +268,7 @@ def _warmed(model: Recommender[Any]) -> TopK:
     some = ids[np.linspace(0, len(ids) - 1, min(len(ids), 50)).astype(np.int64)].tolist()
     histories = SessionLog.from_lists([[], [some[:1]], [some[-1:]], [some, some[:2]]], vocabulary=model.vocabulary_)
     found = model.recommend(histories, min(_USUAL, len(ids)), exclude="session")
-    for _ in range(_WARM):
-        model.recommend(histories.take([3]), 20)
+    model.recommend(histories.take([3]), 20)
     listed = int((found.items >= 0).sum())
     for name in ids[:: max(1, len(ids) // 1000)].tolist() if not listed else ():
         listed += len(next(iter(model.recommend(SessionLog.from_lists([[[name]]], vocabulary=model.vocabulary_), 1))))

@@ -1,4 +1,4 @@
-"""The contract of stores: promises as functions, and a machine that plays with a store as life does.
+"""The contract of stores: promises as functions.
 
 ```python no-run
 from nextsession.testing.stores import StoreSubject, check_store
@@ -6,41 +6,26 @@ from nextsession.testing.stores import StoreSubject, check_store
 check_store(StoreSubject(lambda rules: MyStore(rules)))
 ```
 
-Needs the extra `serve`; `plays` needs `hypothesis` too.
+Needs the extra `serve`.
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import pairwise, permutations
 
 from nextsession.errors import ModelError
 from nextsession.serving.events import DAY, SHOWN, Event, Rules, Shown, digest_of
-from nextsession.serving.store import Store
+from nextsession.testing import store_sharing
+from nextsession.testing.store_subjects import MINUTE, NOW, StoreSubject, click, items_of
 from nextsession.testing.subjects import expect
 
-NOW = 1_700_000_000_000  # ms; some day in 2023
-MINUTE = 60_000
-
-
-@dataclass(frozen=True)
-class StoreSubject:
-    """A kind of store under test."""
-
-    open: Callable[[Rules], Store]
-    """Gives an empty store, each time another; the caller closes it."""
-    reopen: Callable[[Store], Store] | None = None
-    """Gives what a new process would find after the store was closed; None for stores that forget."""
-    join: Callable[[Store], Store] | None = None
-    """Gives what another process has of an open store, with the same rules; None for stores of one process."""
-
+__all__ = ["NOW", "StoreCheck", "StoreSubject", "check_store", "store_checks"]
 
 StoreCheck = Callable[[StoreSubject], None]
 
 
 def store_checks() -> Iterator[tuple[str, StoreCheck]]:
     """Give the name and the function of every promise."""
-    for name, function in globals().items():
+    for name, function in (globals() | vars(store_sharing)).items():
         if name.startswith("check_") and name != "check_store":
             yield name.removeprefix("check_"), function
 
@@ -60,19 +45,6 @@ def check_store(subject: StoreSubject) -> None:
             wrong.append(f"{name}: {promise} Found: {type(error).__name__}: {error}")
     if wrong:
         raise ModelError("\n".join(wrong))
-
-
-def click(name: str, visitor: str = "ann", at: int = 0, item: str | None = None, **more: object) -> Event:
-    """Return an event, by default of an item named after its id."""
-    return Event(name, visitor, name if item is None else item, NOW + at, **more)  # type: ignore[arg-type]
-
-
-def items_of(store: Store, visitor: str = "ann", now: int = NOW + DAY) -> list[str]:
-    """Return the items of a visitor's record, oldest first."""
-    return [event.item for event in store.record(visitor, now).events]
-
-
-# -- promises -----------------------------------------------------------------------------------
 
 
 def check_remembers(subject: StoreSubject) -> None:
@@ -331,59 +303,6 @@ def check_rewritten(subject: StoreSubject) -> None:
     store.close()
 
 
-def check_threads(subject: StoreSubject) -> None:
-    """Many threads may write and read at once: each event is there once, and each sees what it wrote."""
-    store = subject.open(Rules(keep=1000))
-
-    def one(thread: int) -> None:
-        for i in range(40):
-            store.append([click(f"{thread}-{i}"), click(f"both-{i}", at=1)], NOW)
-            expect(f"{thread}-{i}" in items_of(store), "a thread does not see what it wrote.")
-
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(one, range(6)))
-    expect(len(items_of(store)) == len(list(store.events())) == 280, f"of 280 events there are {len(items_of(store))}.")
-    store.close()
-
-
-def check_two_writers(subject: StoreSubject) -> None:
-    """Two processes may write at once: each event is there once, and each knows at once what the other acknowledged."""
-    if subject.join is None:
-        return
-    one = subject.open(Rules(keep=1000))
-    other = subject.join(one)
-
-    def write(mine: Store, theirs: Store, name: str) -> None:
-        for i in range(60):
-            event = Event(f"{name}{i}", f"v{i % 4}", "tea", NOW)
-            mine.append([event, Event(f"both{i}", f"v{i % 4}", "milk", NOW)], NOW)
-            held = theirs.known(event.visitor)
-            expect(
-                held is not None and event.id in [s.event.id for s in held.events], "the other does not know it yet."
-            )
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(write, (one, other), (other, one), "ab"))
-    places = [[s.seq for s in store.events()] for store in (one, other)]
-    expect(places[0] == places[1], "they do not agree on the log.")
-    expect(len(set(places[0])) == len(places[0]) == 180, f"of 180 events there are {len(places[0])}.")
-    records = [one.record(f"v{v}", NOW) for v in range(4)]
-    expect(records == [other.record(f"v{v}", NOW) for v in range(4)], "they do not agree on the records.")
-    one.rebuild()
-    expect(records == [other.record(f"v{v}", NOW) for v in range(4)], "a record changed when it was made again.")
-    one.merge("v0", "v1", NOW)
-    expect(len(items_of(other, "v0")) == 90, "the other does not know of a merge.")
-    other.erase("v2", NOW)
-    expect(items_of(one, "v2") == [], "the other does not know of an erasure.")
-    late = one.append([Event("late", "v2", "tea", NOW)], NOW)
-    expect(late[0].status == "refused", "the other takes what was erased.")
-    other.note("x", "1")
-    expect(one.noted("x") == "1", "the other does not know of a note.")
-    expect(one.last() == other.last() and one.rewritten() == other.rewritten(), "they do not agree how far the log is.")
-    one.close()
-    other.close()
-
-
 def check_notes(subject: StoreSubject) -> None:
     """Notes are kept until they are changed or removed."""
     store = subject.open(Rules())
@@ -424,24 +343,3 @@ def check_health(subject: StoreSubject) -> None:
     health = store.health()
     expect(health["ok"] is True and health["error"] is None, f"all is well, it says {health}.")
     store.close()
-
-
-def check_reopened(subject: StoreSubject) -> None:
-    """What was acknowledged is there when the store is opened again: records, log, merges, tombstones, notes."""
-    if subject.reopen is None:
-        return
-    store = subject.open(Rules())
-    store.append([click("a", "anon"), click("b", "bob"), click("c")], NOW)
-    store.submit_shown(Shown("r", "bob", NOW, "main", "v1", ("x",)))
-    store.merge("anon", "ann", NOW)
-    store.erase("bob", NOW + 1)
-    store.note("x", "1")
-    before = store.known("ann"), store.record("ann", NOW), store.last()
-    store.close()
-    again = subject.reopen(store)
-    expect((again.known("anon"), again.record("anon", NOW), again.last()) == before, "it is not what it was.")
-    expect(
-        [x.status for x in again.append([click("a"), click("b", "bob")], NOW)] == ["duplicate", "refused"], "forgot."
-    )
-    expect(again.noted("x") == "1", "a note is gone.")
-    again.close()

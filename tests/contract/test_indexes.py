@@ -24,14 +24,16 @@ class Careless(Exact):
     recall = 0.95
 
     def _candidates(self, queries, k, allowed):
-        return [row[row % 2 == 0] for row in super()._candidates(queries, 2 * k, allowed)]
+        offsets, codes = super()._candidates(queries, 2 * k, allowed)
+        even = codes % 2 == 0
+        return np.append(0, np.cumsum(even))[offsets], codes[even]
 
 
 class Deaf(Exact):
     """Does not hear of filters."""
 
     def _candidates(self, queries, k, allowed):
-        return [np.arange(k)] * len(queries)
+        return k * np.arange(len(queries) + 1), np.tile(np.arange(k, dtype=np.int32), len(queries))
 
 
 def test_faults_are_noticed():
@@ -40,3 +42,24 @@ def test_faults_are_noticed():
     with pytest.raises(ModelError, match="recall: "):
         check_index(Deaf)
     check_index(Exact)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "codes", "message"),
+    [
+        ([0, 1], [0, 1], "begin and end"),
+        ([0, 2, 1], [0], "begin and end"),
+        ([1, 1, 2], [0, 1], "begin and end"),
+        ([0, 9, 2], [0, 1], "begin and end"),
+        ([0, 1, 2], [0, 7], "no item"),
+        ([0, 1, 2], [-1, 0], "no item"),
+    ],
+)
+def test_candidates_that_are_none_are_refused_before_anything_is_read(offsets, codes, message):
+    class Wrong(Exact):
+        def _candidates(self, queries, k, allowed):
+            return np.array(offsets, np.int64), np.array(codes, np.int32)
+
+    vectors = np.eye(7, dtype=np.float32)
+    with pytest.raises(ValueError, match=message):
+        Wrong(vectors).search(vectors[:2], 1)

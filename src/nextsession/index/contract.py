@@ -167,7 +167,18 @@ def ranked(
 
     Returns:
         Codes and scores `(B, k)`, and False if a score is NaN (then the rest means nothing).
+
+    Raises:
+        ValueError: These are no candidates: memory that is not theirs would be read.
     """
+    if len(offsets) != len(queries) + 1 or offsets[0] != 0 or offsets[-1] != len(codes):
+        raise ValueError("the candidates of an index do not begin and end where it says")
+    for b in range(len(queries)):
+        if offsets[b] > offsets[b + 1]:
+            raise ValueError("the candidates of an index do not begin and end where it says")
+    for code in codes:
+        if code < 0 or code >= len(vectors):
+            raise ValueError("a candidate of an index is no item")
     values = np.empty(len(codes), np.float32)
     for b in range(len(queries)):
         a, z = offsets[b], offsets[b + 1]

@@ -1,9 +1,11 @@
-"""Cost: CPU-seconds, peak memory, and a limit that interrupts.
+"""Cost: CPU-seconds, peak memory, memory that is given back, and a limit that interrupts.
 
 CPU time is that of this process, all its threads together: unlike the time on the wall it does not
 depend on what else the machine does.
 """
 
+import ctypes
+import os
 import signal
 import sys
 import threading
@@ -91,3 +93,14 @@ def peak_memory() -> float | None:
         return None
     kilobytes = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")), None)
     return None if kilobytes is None else int(kilobytes) / 1000
+
+
+def give_back_memory() -> None:
+    """Return what the C heap holds and does not use to the system.
+
+    Batches are of all sizes, and little fits into the gaps they leave: without this BERT4Rec on ML-1M held 4 GB
+    after twenty epochs, of which it used .5.  Only glibc can be asked; elsewhere nothing happens.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)

@@ -24,7 +24,7 @@ class Habits:
 
     people: NDArray[np.int64]  # (V,)
     times: NDArray[np.int64]  # (V,) events
-    pairs: NDArray[np.int64]  # (N,) person * V + item of all that is counted, rising; empty once training is over
+    pairs: NDArray[np.int64]  # (N,) person * V + item of all that is counted, rising; empty once loaded
     of_pairs: NDArray[np.int64]  # (N,) events of each
 
     @classmethod

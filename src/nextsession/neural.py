@@ -132,8 +132,9 @@ class NeuralRecommender(Recommender[N], Generic[N]):
 
     network_: Network
     history_: History | None
-    habits_: Habits | None
     """Everybody's events, if it is to be known what was wanted shortly before a question."""
+    habits_: Habits | None
+    """What everybody has again, if that is to be known."""
     popularity_: NDArray[np.float32]  # (V,) log(1 + wanted events in training)
     curve_: NDArray[np.float64]  # (epochs, columns) see CURVE; validation is NaN where there was none
     table_: NDArray[np.float32]  # (V, D + 2) vectors of the items, their bias, and their popularity

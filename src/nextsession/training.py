@@ -7,9 +7,7 @@ draw the same negatives.
 """
 
 import contextlib
-import ctypes
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -30,17 +28,7 @@ from nextsession.nn.optimisers import Optimiser, OptimiserSettings, clip, gradie
 from nextsession.progress import Progress, silent
 from nextsession.training_state import TrainingState, load_state, save_state
 
-__all__ = [
-    "Epoch",
-    "TrainingSettings",
-    "TrainingState",
-    "epochs",
-    "factor",
-    "give_back_memory",
-    "load_state",
-    "save_state",
-    "start",
-]
+__all__ = ["Epoch", "TrainingSettings", "TrainingState", "epochs", "factor", "load_state", "save_state", "start"]
 
 Objective = Callable[[Examples, Network], Tensor]
 """The mean loss of the positives of a batch."""
@@ -328,17 +316,6 @@ def thousands(number: float) -> str:
             digits = max(0, 2 - int(math.log10(number / size)))
             return f"{number / size:.{digits}f}{letter}"
     return f"{number:.0f}"
-
-
-def give_back_memory() -> None:
-    """Return what the C heap holds and does not use to the system.
-
-    Batches are of all sizes, and little fits into the gaps they leave: without this BERT4Rec on ML-1M held 4 GB
-    after twenty epochs, of which it used .5.  Only glibc can be asked; elsewhere nothing happens.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
 
 
 @contextlib.contextmanager

@@ -17,13 +17,14 @@ from pydantic import Field, field_validator
 
 from nextsession.checkpoints import state_of
 from nextsession.config import Runtime
+from nextsession.cost import give_back_memory
 from nextsession.distributed import Processes
 from nextsession.errors import ArtifactError
 from nextsession.metrics import check_names
 from nextsession.nn.batches import TrainingRows
 from nextsession.progress import Progress
 from nextsession.recommender import Exclude
-from nextsession.training import Epoch, Objective, TrainingSettings, TrainingState, epochs, give_back_memory
+from nextsession.training import Epoch, Objective, TrainingSettings, TrainingState, epochs
 from nextsession.training_log import CURVE, TrainingLog
 from nextsession.training_state import load_state, packed, save_state, unpack
 

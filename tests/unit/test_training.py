@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from nextsession.cost import give_back_memory
 from nextsession.data.log import SessionLog, offsets_of
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ArtifactError, ConfigError, TrainingError
@@ -25,7 +26,6 @@ from nextsession.training import (
     TrainingSettings,
     epochs,
     factor,
-    give_back_memory,
     load_state,
     save_state,
     start,

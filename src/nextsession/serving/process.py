@@ -1,7 +1,6 @@
 """Processes: one server, or several that share a socket and a store; the only place that reads the clock."""
 
 import contextlib
-import ctypes
 import gc
 import logging
 import multiprocessing
@@ -22,6 +21,7 @@ import msgspec
 
 from nextsession.artifacts import read_manifest
 from nextsession.config import milliseconds
+from nextsession.cost import give_back_memory
 from nextsession.data.items import ItemTable
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ConfigError, NextSessionError
@@ -235,7 +235,7 @@ def _serve(settings: ServeSettings, listening: socket.socket, begun: Callable[[]
     server = build(msgspec.structs.replace(settings, server=_with_hosts(settings.server, hosts)), clock=_clock)
     gc.collect()
     gc.freeze()  # what has been loaded stays: no request need wait until it has been looked through
-    _give_back()
+    give_back_memory()
     begun()
     app = application(server)
     config = uvicorn.Config(
@@ -252,12 +252,6 @@ def _serve(settings: ServeSettings, listening: socket.socket, begun: Callable[[]
         lifespan="on",
     )
     uvicorn.Server(config).run(sockets=[listening])
-
-
-def _give_back() -> None:
-    """Give memory that loading took, and nobody holds now, back to the system, where its library can."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _with_hosts(settings: ServerSettings, hosts: tuple[str, ...] | None) -> ServerSettings:

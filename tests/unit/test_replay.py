@@ -1,6 +1,10 @@
 """A replayed log leaves the state that live events would have left."""
 
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from time import monotonic, sleep
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -89,6 +93,51 @@ def test_what_is_refused_for_good_is_said():
     assert "at most a day ahead" in done.reasons[0]
     with pytest.raises(StoreError, match=r"http://127\.0\.0\.1:9 does not take the events: ConnectionRefusedError"):
         Line("http://127.0.0.1:9", None, sleep=lambda s: None).send([{}])
+
+
+def test_no_line_is_left_open_when_another_is_refused():
+    """One line still waits to send again when the other's refusal ends the replay."""
+
+    class Picky(BaseHTTPRequestHandler):
+        protocol_version, open_lines, tried = "HTTP/1.1", [], threading.Event()
+        tries: ClassVar[dict[bool, int]] = {True: 0, False: 0}
+
+        def setup(self):
+            super().setup()
+            self.open_lines.append(self)
+
+        def finish(self):
+            super().finish()
+            self.open_lines.remove(self)
+
+        def do_POST(self):
+            bad = b"bad" in self.rfile.read(int(self.headers["Content-Length"]))
+            (self.tried.wait(5) if bad else self.tried.set())
+            self.tries[bad] += 1
+            self.send_response(400 if bad else 503 if self.tries[bad] < 5 else 200)
+            self.send_header("Content-Length", "51")
+            self.end_headers()
+            self.wfile.write(b'{"outcomes": [{"status": "accepted", "id": "one"}]}')
+
+        def log_message(self, *words):
+            pass
+
+    users = np.array(
+        [
+            next(f"{name}{i}" for i in range(99) if hash(f"{name}{i}") % 2 == line)
+            for line, name in enumerate(["bad", "good"])
+        ]
+    )
+    log = replace(SessionLog.from_lists([[["a"]], [["a"]]], times=[[[0]], [[1]]]), users=users)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Picky) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(StoreError):
+            replay(log, f"http://127.0.0.1:{server.server_port}", connections=2, sleep=lambda s: sleep(0.05))
+        server.shutdown()
+        until = monotonic() + 5
+        while Picky.open_lines and monotonic() < until:
+            sleep(0.01)
+        assert not Picky.open_lines
 
 
 def test_wrong_wishes():

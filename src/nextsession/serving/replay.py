@@ -99,9 +99,10 @@ def replay(
     done, began = Replayed(), clock()
     first = int(log.times.min()) if log.n_events else 0
     lines = [Line(url, key, sleep) for _ in range(connections)]
-    with ThreadPoolExecutor(connections) as pool, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         for line in lines:
             stack.callback(line.close)
+        pool = stack.enter_context(ThreadPoolExecutor(connections))  # at rest before a line is closed
         for events in batches(log, batch * connections):
             if speed is not None:
                 sleep(max(0.0, began + (events[0]["time"] - first) / 1000 / speed - clock()))

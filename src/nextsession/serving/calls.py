@@ -78,30 +78,17 @@ async def durable(server: Server, submitted: "Future[list[Outcome]]") -> list[Ou
     loop = asyncio.get_running_loop()
     waiting: asyncio.Future[list[Outcome]] = loop.create_future()
 
-    def told(done: "Future[list[Outcome]]") -> None:
-        loop.call_soon_threadsafe(_pass_on, done, waiting)
-
     def late() -> None:
         if not waiting.done():
             patience = server.settings.patience
             waiting.set_exception(StoreError(f"Events were not durable within {patience:g} s; send them again."))
 
     timer = loop.call_later(server.settings.patience, late)
-    submitted.add_done_callback(told)
+    submitted.add_done_callback(lambda done: server.bell.ring(loop, done, waiting))
     try:
         return await waiting
     finally:
         timer.cancel()
-
-
-def _pass_on(done: "Future[list[Outcome]]", waiting: "asyncio.Future[list[Outcome]]") -> None:
-    if waiting.done():
-        return
-    error = done.exception()
-    if error is None:
-        waiting.set_result(done.result())
-    else:
-        waiting.set_exception(error)
 
 
 def count_event(server: Server, event: Event, outcome: Outcome) -> None:

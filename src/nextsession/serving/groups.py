@@ -11,6 +11,9 @@ from typing import Any
 from nextsession.errors import StoreError
 
 _AT_ONCE = 4096
+_SPACING = float(__import__("os").environ.get("SPACING", "0.003"))
+"""Seconds from one group to the next, at least, while more waits already when the first is done: one flush then pays
+for all that comes meanwhile, and the thread that answers is disturbed less often."""
 _LEISURE = 0.2
 """Seconds that jobs which nobody waits for may lie about, until they are taken without one that somebody waits for."""
 
@@ -40,6 +43,7 @@ class Groups:
         self._where, self._most = where, most
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
+        self._taken_at = 0.0
 
     def put(self, job: Job) -> "Future[Any]":
         """Let a job wait for its turn.
@@ -68,6 +72,8 @@ class Groups:
         shown: jobs that are not urgent go with the next that is, in the order in which they came.
         """
         jobs: list[Job | None] = []
+        if not self._queue.empty():
+            time.sleep(max(0.0, self._taken_at + _SPACING - time.monotonic()))
         with contextlib.suppress(queue.Empty):
             jobs.append(last := self._queue.get(timeout=patience))
             until = time.monotonic() + _LEISURE
@@ -75,6 +81,7 @@ class Groups:
                 jobs.append(last := self._queue.get(timeout=max(0.0, until - time.monotonic())))
             while len(jobs) < _AT_ONCE:
                 jobs.append(self._queue.get_nowait())
+        self._taken_at = time.monotonic()
         return [job for job in jobs if job is not None], None not in jobs
 
     def settle(self, jobs: Sequence[Job], results: Sequence[Any]) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from nextsession.errors import ConfigError, NextSessionError, StoreError
 from nextsession.index.kept import Kind
 from nextsession.serving.arms import Arm, Role
+from nextsession.serving.bell import Bell
 from nextsession.serving.engine import Engine
 from nextsession.serving.indexing import Indexing
 from nextsession.serving.learning import Learner
@@ -101,7 +102,7 @@ class Server:
     def __post_init__(self) -> None:
         """Note when it began."""
         self.started = self.clock()
-        self.together = Together(self.engine)
+        self.together, self.bell = Together(self.engine), Bell()
         self.indexing = Indexing(self.engine.arms, self.index)
         self.learner = self.learner or Learner(self.engine.arms, self.engine.store, every=0)
         self.buckets = Buckets(self.settings.rate)

@@ -21,10 +21,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
 from nextsession.errors import StoreError
+from nextsession.serving.adding import ENTRIES, RECORDS, Added, Recent
 from nextsession.serving.claims import claimed
 from nextsession.serving.events import (
     NOTHING,
@@ -39,7 +41,7 @@ from nextsession.serving.events import (
 from nextsession.serving.groups import Groups, Job
 from nextsession.serving.reading import Reader
 from nextsession.serving.store import Store
-from nextsession.serving.writing import RECORDS, SCHEMA, SINCE, VERSION, Recent, Writing
+from nextsession.serving.writing import SCHEMA, SINCE, VERSION, Writing
 
 T = TypeVar("T")
 
@@ -97,12 +99,12 @@ class SQLiteStore(Reader, Store):
     def submit(self, events: Sequence[Event], now: int) -> "Future[list[Outcome]]":
         """Add events; the future is done when they are durable."""
         many = list(events)
-        return self._submit(lambda writing: [writing.add(event, now) for event in many], len(many))
+        return self._groups.put(Job(Added(many, now), len(many)))
 
     def submit_shown(self, shown: Shown) -> None:
         """Add a list that was shown."""
         with contextlib.suppress(StoreError):  # an answer is worth more than the note that it was given
-            self._groups.put(Job(lambda writing: writing.add_shown(shown), 1, urgent=False))
+            self._groups.put(Job(shown, 1, urgent=False))
 
     def merge(self, visitor: str, into: str, now: int) -> int:
         """Make two ids one person."""
@@ -193,12 +195,15 @@ class SQLiteStore(Reader, Store):
     def _commit(self, connection: sqlite3.Connection, jobs: list[Job]) -> None:
         """Do all jobs in one transaction; only when it is on the disk does anybody hear of it."""
         results: list[Any] = []
+        writing = Writing(connection, self.rules, self._recent)
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            writing = Writing(connection, self.rules, self._recent)
-            results = [job.work(writing) for job in jobs]
-            writing.finish()
-            connection.execute("COMMIT")
+            if self._recent is None or not all(map(_is_addition, jobs)):  # else the one statement is a transaction
+                connection.execute("BEGIN IMMEDIATE")
+            for adds, some in groupby(jobs, _is_addition):
+                works = [job.work for job in some]
+                results += writing.add_all(works) if adds else [work(writing) for work in works]
+            if connection.in_transaction:
+                connection.execute("COMMIT")
             if not writing.committed() and self._recent is not None:
                 self._recent = Recent(connection, _REMEMBERED)
             if any(job.after for job in jobs):
@@ -233,6 +238,8 @@ class SQLiteStore(Reader, Store):
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA secure_delete = ON")  # what is erased is overwritten
             connection.execute("PRAGMA wal_autocheckpoint = 4000")
+            for statement in ENTRIES:
+                connection.execute(statement)
             connection.execute("BEGIN IMMEDIATE")
             found = connection.execute("PRAGMA user_version").fetchone()[0]
             if found == 0:
@@ -254,3 +261,7 @@ class SQLiteStore(Reader, Store):
                 f"{self._path} has format {found}, this version reads up to {VERSION}: upgrade nextsession."
             )
         return connection
+
+
+def _is_addition(job: Job) -> bool:
+    return isinstance(job.work, Added | Shown)

@@ -7,6 +7,8 @@ once, and all its rows, of whichever table, are put through one view whose trigg
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -48,6 +50,7 @@ ENTRIES = (
 )
 """What a connection must have that adds: a view that takes rows of all tables, each row with its kind."""
 
+_NONE = (None,) * len(_COLUMNS)
 _AT_ONCE = 512
 """Rows of a statement at most."""
 
@@ -91,17 +94,37 @@ class Recent:
 _HOW_FAR = "SELECT seq, (SELECT coalesce(max(person), 0) FROM people) FROM counter"
 
 
+_ENTER = "INSERT INTO entries VALUES %s"
+_HELD = (
+    "SELECT person, id FROM (VALUES %s) AS asked CROSS JOIN events ON person = asked.column1 AND id = asked.column2"
+)
+_MET = "SELECT visitor, person, record FROM visitors JOIN people USING (person) WHERE visitor IN %s"
+_ERASED = "SELECT digest, erased_at FROM tombstones WHERE digest IN %s"
+
+
 class Adding:
     """Adds to the tables within one transaction; somebody else begins it, or the one statement is one by itself."""
 
-    def __init__(self, connection: sqlite3.Connection, rules: Rules, recent: Recent | None = None) -> None:
-        """Note what is to be written to; nothing is read yet."""
+    def __init__(
+        self, connection: sqlite3.Connection, rules: Rules, recent: Recent | None = None, *, careful: bool = True
+    ) -> None:
+        """Note what is to be written to; nothing is read yet.
+
+        Args:
+            connection: Has the view that `ENTRIES` make.
+            rules: How much is remembered.
+            recent: What is remembered of the file by who alone writes it.
+            careful: Look which events are there already; without, one that is there is an error, and nothing is added.
+        """
         self._connection, self._do = connection, connection.execute
         self._rules, self._recent = rules, recent
         self._people: dict[str, int] = {}  # ids of visitors met in this transaction
         self._records: dict[int, Record] = {}  # theirs
         self._last: tuple[int, int] | None = None if recent is None else recent.last
         self._upset = False  # has anything happened besides additions?
+        self._careful = careful
+        self.repeats = False
+        """Was an event there already?"""
 
     def committed(self) -> bool:
         """Let what is remembered follow; say whether it can go on being remembered."""
@@ -114,6 +137,9 @@ class Adding:
 
         Returns:
             For each addition what became of its events; None for a list.
+
+        Raises:
+            sqlite3.IntegrityError: One was there already, and nobody looked.
         """
         if self._last is None:
             self._last = self._do(_HOW_FAR).fetchone()
@@ -122,7 +148,7 @@ class Adding:
         visitors = dict.fromkeys([e.visitor for e in events] + [s.visitor for s in additions if isinstance(s, Shown)])
         erased, rows = self._erased(visitors), list[Sequence[Any]]()
         self._meet(visitors)
-        held = self._held(events)
+        held = self._held(events) if self._careful else set()
         newcomers: dict[int, str] = {}
         changed: dict[int, None] = {}
 
@@ -143,6 +169,7 @@ class Adding:
                 return wrong
             person = person_of(event.visitor)
             if (person, event.id) in held:
+                self.repeats = True
                 return DUPLICATE
             held.add((person, event.id))
             seq += 1
@@ -176,9 +203,12 @@ class Adding:
             record = self._records[person]
             state = (None, None) if record == NOTHING else (record.touched, ENCODE(record))
             name = newcomers.get(person)
-            rows.append((_RECORD, person, *state) if name is None else (_NEWCOMER, person, name, *state))
+            if name is None:
+                rows.append((_RECORD, person, *state, *_NONE[:6]))
+            else:
+                rows.append((_NEWCOMER, person, name, *state, *_NONE[:5]))
         if rows:
-            rows.append((_LAST, seq))
+            rows.append((_LAST, seq, *_NONE[:8]))
             self._put(rows)
         self._last = seq, newest
         return found
@@ -193,12 +223,9 @@ class Adding:
         for start in range(0, len(rows), _AT_ONCE):
             some = rows[start : start + _AT_ONCE]
             number = _rounded(len(some))
-            values: list[Any] = []
-            for row in some:
-                values += row
-                values += _NONE[len(row) : width]
+            values = list(chain.from_iterable(some))
             values += (None,) * (width * (number - len(some)))
-            self._do(f"INSERT INTO entries VALUES {_places(number, width)}", values)
+            self._do(_statement(_ENTER, number, width), values)
 
     def _person(self, visitor: str) -> int | None:
         found = self._people.get(visitor)
@@ -211,8 +238,7 @@ class Adding:
     def _meet(self, visitors: Iterable[str]) -> None:
         """Read whose ids these are, and their records, unless they are remembered."""
         strangers = [visitor for visitor in visitors if self._person(visitor) is None]
-        question = "SELECT visitor, person, record FROM visitors JOIN people USING (person) WHERE visitor IN "
-        for visitor, person, record in self._asked(question, strangers):
+        for visitor, person, record in self._asked(_MET, strangers):
             self._people[visitor] = person
             self._records[person] = NOTHING if record is None else RECORDS.decode(record)
 
@@ -224,11 +250,7 @@ class Adding:
             some = pairs[start : start + _AT_ONCE]
             number = _rounded(len(some))
             values = [value for pair in some for value in pair] + [None] * (2 * (number - len(some)))
-            question = (
-                f"SELECT person, id FROM (VALUES {_places(number, 2)}) AS asked "
-                "CROSS JOIN events ON person = asked.column1 AND id = asked.column2"
-            )
-            found.update(self._do(question, values))
+            found.update(self._do(_statement(_HELD, number, 2), values))
         return found
 
     def _erased(self, visitors: Iterable[str]) -> dict[str, int]:
@@ -239,7 +261,7 @@ class Adding:
         if self._recent is not None:
             stones = self._recent.erased
             return {name: stones[digest] for digest, name in names.items() if digest in stones}
-        rows = self._asked("SELECT digest, erased_at FROM tombstones WHERE digest IN ", list(names))
+        rows = self._asked(_ERASED, list(names))
         return {names[digest]: erased_at for digest, erased_at in rows}
 
     def _asked(self, question: str, values: Sequence[str]) -> list[Any]:
@@ -247,11 +269,8 @@ class Adding:
         for start in range(0, len(values), _AT_ONCE):
             some = values[start : start + _AT_ONCE]
             number = _rounded(len(some))
-            rows += self._do(question + _places(1, number), [*some, *[None] * (number - len(some))]).fetchall()
+            rows += self._do(_statement(question, 1, number), [*some, *[None] * (number - len(some))])
         return rows
-
-
-_NONE = (None,) * (1 + len(_COLUMNS))
 
 
 def _rounded(number: int) -> int:
@@ -259,6 +278,7 @@ def _rounded(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-def _places(rows: int, columns: int) -> str:
-    """Return places for values, `(?, ?), (?, ?)`."""
-    return ",".join(["(" + ",".join("?" * columns) + ")"] * rows)
+@cache
+def _statement(text: str, rows: int, columns: int) -> str:
+    """Return a statement with places for values, `(?, ?), (?, ?)`: always the same, so that it is found prepared."""
+    return text % ",".join(["(" + ",".join("?" * columns) + ")"] * rows)

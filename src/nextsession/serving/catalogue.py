@@ -55,17 +55,16 @@ class Catalogue:
     def numbers(self, texts: Sequence[str]) -> list[int]:
         """Return the codes as a list; those looked up lately are remembered."""
         seen = self._seen
-        try:
-            return [seen[text] for text in texts]
-        except KeyError:
-            pass
-        new = list(dict.fromkeys(text for text in texts if text not in seen))
+        found = [seen.get(text) for text in texts]
+        if None not in found:
+            return found  # type: ignore[return-value]
+        new = [text for text, code in zip(texts, found, strict=True) if code is None]
         codes = [self._number(text) for text in new] if len(new) <= _FEW else self._numbers_of_many(new)
-        found = {**{text: seen[text] for text in texts if text in seen}, **dict(zip(new, codes, strict=True))}
         if len(seen) + len(new) > _SEEN:
             self._seen = {}
         self._seen.update(zip(new, codes, strict=True))
-        return [found[text] for text in texts]
+        rest = iter(codes)
+        return [next(rest) if code is None else code for code in found]
 
     def _number(self, text: str) -> int:
         value = number(text) if self._numbers else text

@@ -1,7 +1,9 @@
-"""Claims on the file of a store, so that two servers do not both believe that they are alone with it."""
+"""Claims on the file of a store: that nobody else has it, for good, or that it is one's turn to write."""
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from nextsession.errors import StoreError
@@ -27,3 +29,36 @@ def claimed(path: Path, *, alone: bool) -> int | None:
         os.close(descriptor)
         raise StoreError(f"{path} is being written by another server; end it, or name another folder.") from None
     return descriptor
+
+
+class Turns:
+    """Lets processes write one after the other: whoever waits sleeps until it is woken, and takes all that came meanwhile.
+
+    SQLite alone would let them try again every so many milliseconds.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file that the turns are taken on; where there are no such locks, SQLite's must do."""
+        self._descriptor = None
+        if sys.platform != "win32":
+            self._descriptor = os.open(path.with_name(path.name + ".turn"), os.O_RDWR | os.O_CREAT, 0o600)
+
+    @contextlib.contextmanager
+    def mine(self) -> Iterator[None]:
+        """Wait for the turn, and have it for as long as the block takes."""
+        if self._descriptor is None:
+            yield
+            return
+        import fcntl
+
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Take no more turns."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

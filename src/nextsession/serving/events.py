@@ -55,7 +55,7 @@ class Kept(msgspec.Struct, frozen=True, array_like=True, gc=False):
     label: int
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True):
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The latest events of a visitor, oldest first: all that an answer needs."""
 
     touched: int = 0

@@ -26,7 +26,7 @@ class Job:
     def __init__(self, work: Any, weight: int, *, after: bool = False, urgent: bool = True) -> None:
         """Note what to do, how many events it counts for, whether something must be done after it, and who waits."""
         self.work, self.weight, self.after, self.urgent = work, weight, after, urgent
-        self.future: Future[Any] = Future()
+        self.future: Future[Any] | None = Future() if urgent else None
 
 
 class Groups:
@@ -45,7 +45,7 @@ class Groups:
         self._lock = threading.Lock()
         self._taken_at = 0.0
 
-    def put(self, job: Job) -> "Future[Any]":
+    def put(self, job: Job) -> None:
         """Let a job wait for its turn.
 
         Raises:
@@ -58,6 +58,11 @@ class Groups:
         with self._lock:
             self.waiting += job.weight
         self._queue.put(job)
+
+    def promised(self, job: Job) -> "Future[Any]":
+        """Let a job wait for its turn, and return what will say what became of it; see `put`."""
+        self.put(job)
+        assert job.future is not None
         return job.future
 
     def close(self) -> None:
@@ -89,7 +94,7 @@ class Groups:
         with self._lock:
             self.waiting -= sum(job.weight for job in jobs)
         for job, result in zip(jobs, results, strict=True):
-            if job.future.cancelled():
+            if job.future is None or job.future.cancelled():
                 continue
             if isinstance(result, Exception):
                 job.future.set_exception(result)

@@ -159,7 +159,7 @@ class RedisStore(Store):
 
     def flush(self) -> None:
         """Wait until everything submitted is durable."""
-        self._groups.put(Job(None, 0)).result()
+        self._groups.promised(Job(None, 0)).result()
 
     def close(self) -> None:
         """Write what waits, and disconnect."""
@@ -294,7 +294,7 @@ class RedisStore(Store):
         link = self._link
         if link.down:
             raise StoreError(f"{link.where} does not answer: {link.error}. Nothing was recorded; send it again.")
-        return self._groups.put(Job(((what, told), made), weight, after=after))
+        return self._groups.promised(Job(((what, told), made), weight, after=after))
 
     def _write(self) -> None:
         link, running = self._link, True

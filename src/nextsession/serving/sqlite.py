@@ -27,7 +27,8 @@ from typing import Any, TypeVar
 
 from nextsession.errors import StoreError
 from nextsession.serving.adding import ENTRIES, RECORDS, Added, Recent
-from nextsession.serving.claims import claimed
+from nextsession.serving.carrying import Carrying
+from nextsession.serving.claims import Turns, claimed
 from nextsession.serving.events import (
     NOTHING,
     Event,
@@ -91,6 +92,9 @@ class SQLiteStore(Reader, Store):
                 os.close(self._claim)
             raise
         self._recent = Recent(connection, _REMEMBERED) if alone else None
+        self._turns = None if alone else Turns(self._path)
+        self._carrying = Carrying(self._connection())
+        self._careful = False
         self._thread = threading.Thread(target=self._write, args=(connection,), name="store", daemon=True)
         self._thread.start()
 
@@ -99,7 +103,7 @@ class SQLiteStore(Reader, Store):
     def submit(self, events: Sequence[Event], now: int) -> "Future[list[Outcome]]":
         """Add events; the future is done when they are durable."""
         many = list(events)
-        return self._groups.put(Job(Added(many, now), len(many)))
+        return self._groups.promised(Job(Added(many, now), len(many)))
 
     def submit_shown(self, shown: Shown) -> None:
         """Add a list that was shown."""
@@ -147,6 +151,8 @@ class SQLiteStore(Reader, Store):
         self._groups.close()
         self._thread.join()
         super().close()
+        if self._turns is not None:
+            self._turns.close()
         if self._claim is not None:
             os.close(self._claim)
 
@@ -181,13 +187,15 @@ class SQLiteStore(Reader, Store):
     # -- inside: the writer ---------------------------------------------------------------------
 
     def _submit(self, work: Callable[[Writing], T], weight: int, *, after: bool = False) -> "Future[T]":
-        return self._groups.put(Job(work, weight, after=after))
+        return self._groups.promised(Job(work, weight, after=after))
 
     def _write(self, connection: sqlite3.Connection) -> None:
         running = True
         while running:
             jobs, running = self._groups.taken()
-            self._commit(connection, jobs)
+            with contextlib.nullcontext() if self._turns is None else self._turns.mine():
+                self._commit(connection, jobs)
+        self._carrying.close()
         with contextlib.suppress(sqlite3.Error):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
@@ -195,7 +203,7 @@ class SQLiteStore(Reader, Store):
     def _commit(self, connection: sqlite3.Connection, jobs: list[Job]) -> None:
         """Do all jobs in one transaction; only when it is on the disk does anybody hear of it."""
         results: list[Any] = []
-        writing = Writing(connection, self.rules, self._recent)
+        writing = Writing(connection, self.rules, self._recent, careful=self._careful)
         try:
             if self._recent is None or not all(map(_is_addition, jobs)):  # else the one statement is a transaction
                 connection.execute("BEGIN IMMEDIATE")
@@ -207,10 +215,14 @@ class SQLiteStore(Reader, Store):
             if not writing.committed() and self._recent is not None:
                 self._recent = Recent(connection, _REMEMBERED)
             if any(job.after for job in jobs):
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._carrying.empty(connection, self._patience)
         except Exception as error:  # nothing may end this thread, and whoever waits must hear what went wrong
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.IntegrityError) and not self._careful:
+                self._careful = True  # an event is there already: find out which
+                self._commit(connection, jobs)
+                return
             if len(jobs) > 1 and not isinstance(error, sqlite3.OperationalError):
                 for job in jobs:  # it is not the disk but one of them: let the others live
                     self._commit(connection, [job])
@@ -220,24 +232,30 @@ class SQLiteStore(Reader, Store):
             failure.__cause__ = error
             self._groups.settle(jobs, [failure] * len(jobs))
             return
-        self._error = ""
+        self._error, self._careful = "", writing.repeats
         self._counts["cpu"] = time.thread_time()
         self._counts["groups"] += 1
         self._counts["events"] += sum(job.weight for job in jobs)
         self._groups.settle(jobs, results)
+        self._carrying.wrote(connection)
+
+    def _connection(self) -> sqlite3.Connection:
+        """Return a connection that writes, and asks for a flush of every commit."""
+        connection = sqlite3.connect(
+            self._path, isolation_level=None, timeout=self._patience, check_same_thread=False, cached_statements=64
+        )
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # see `Carrying`
+        return connection
 
     def _writer(self) -> sqlite3.Connection:
         try:
             new = not self._path.exists()
-            connection = sqlite3.connect(
-                self._path, isolation_level=None, timeout=self._patience, check_same_thread=False, cached_statements=64
-            )
+            connection = self._connection()
             if new:
                 self._path.chmod(0o600)  # what people did is nobody else's business
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA secure_delete = ON")  # what is erased is overwritten
-            connection.execute("PRAGMA wal_autocheckpoint = 4000")
             for statement in ENTRIES:
                 connection.execute(statement)
             connection.execute("BEGIN IMMEDIATE")

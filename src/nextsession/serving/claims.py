@@ -32,7 +32,7 @@ def claimed(path: Path, *, alone: bool) -> int | None:
 
 
 class Turns:
-    """Lets processes write one after the other: whoever waits sleeps until it is woken, and takes all that came meanwhile.
+    """Lets processes write one after the other: whoever waits sleeps until woken, and takes all that came meanwhile.
 
     SQLite alone would let them try again every so many milliseconds.
     """

@@ -11,7 +11,7 @@ from typing import Any
 from nextsession.errors import StoreError
 
 _AT_ONCE = 4096
-_SPACING = float(__import__("os").environ.get("SPACING", "0.003"))
+_SPACING = 0.002
 """Seconds from one group to the next, at least, while more waits already when the first is done: one flush then pays
 for all that comes meanwhile, and the thread that answers is disturbed less often."""
 _LEISURE = 0.2
@@ -43,7 +43,7 @@ class Groups:
         self._where, self._most = where, most
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._taken_at = 0.0
+        self._taken_at, self._crowded = 0.0, False
 
     def put(self, job: Job) -> None:
         """Let a job wait for its turn.
@@ -77,7 +77,7 @@ class Groups:
         shown: jobs that are not urgent go with the next that is, in the order in which they came.
         """
         jobs: list[Job | None] = []
-        if not self._queue.empty():
+        if self._crowded:
             time.sleep(max(0.0, self._taken_at + _SPACING - time.monotonic()))
         with contextlib.suppress(queue.Empty):
             jobs.append(last := self._queue.get(timeout=patience))
@@ -91,6 +91,7 @@ class Groups:
 
     def settle(self, jobs: Sequence[Job], results: Sequence[Any]) -> None:
         """Tell those who wait what became of their jobs: a result, or the error that kept it from being done."""
+        self._crowded = not self._queue.empty()  # whoever is told now may come again at once, and is no crowd
         with self._lock:
             self.waiting -= sum(job.weight for job in jobs)
         for job, result in zip(jobs, results, strict=True):

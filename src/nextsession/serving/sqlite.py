@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nextsession.errors import StoreError
-from nextsession.serving.adding import ENTRIES, RECORDS, Added, Recent
+from nextsession.serving.adding import RECORDS, Added, Recent
 from nextsession.serving.carrying import Carrying
 from nextsession.serving.claims import Turns, claimed
 from nextsession.serving.events import (
@@ -205,13 +205,11 @@ class SQLiteStore(Reader, Store):
         results: list[Any] = []
         writing = Writing(connection, self.rules, self._recent, careful=self._careful)
         try:
-            if self._recent is None or not all(map(_is_addition, jobs)):  # else the one statement is a transaction
-                connection.execute("BEGIN IMMEDIATE")
+            connection.execute("BEGIN IMMEDIATE")
             for adds, some in groupby(jobs, _is_addition):
                 works = [job.work for job in some]
                 results += writing.add_all(works) if adds else [work(writing) for work in works]
-            if connection.in_transaction:
-                connection.execute("COMMIT")
+            connection.execute("COMMIT")
             if not writing.committed() and self._recent is not None:
                 self._recent = Recent(connection, _REMEMBERED)
             if any(job.after for job in jobs):
@@ -256,8 +254,6 @@ class SQLiteStore(Reader, Store):
                 self._path.chmod(0o600)  # what people did is nobody else's business
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA secure_delete = ON")  # what is erased is overwritten
-            for statement in ENTRIES:
-                connection.execute(statement)
             connection.execute("BEGIN IMMEDIATE")
             found = connection.execute("PRAGMA user_version").fetchone()[0]
             if found == 0:

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from nextsession.errors import StoreError
+from nextsession.serving.claims import Turns
 from nextsession.serving.events import DAY, Event, Rules, Shown
 from nextsession.serving.groups import Groups, Job
 from nextsession.serving.reading import Reader
@@ -212,3 +213,83 @@ def test_what_nobody_waits_for_goes_with_what_somebody_does():
     groups.put(note)
     groups.close()
     assert groups.taken() == ([note], False)
+
+
+def test_a_group_with_events_that_are_there_adds_the_others_once(path):
+    for alone in (True, False):
+        store = SQLiteStore(path, alone=alone)
+        gate = threading.Event()
+        name = f"{alone}"
+        assert store.append([event(f"{name} a")], NOW)[0].status == "accepted"
+        store._submit(lambda writing, gate=gate: gate.wait(10), 0)
+        waiting = [store.submit([event(f"{name} {x}"), event(f"{name} {x}", "bob")], NOW) for x in "abac"]
+        gate.set()
+        assert [[x.status for x in one.result(10)] for one in waiting] == [
+            ["duplicate", "accepted"],
+            ["accepted", "accepted"],
+            ["duplicate", "duplicate"],
+            ["accepted", "accepted"],
+        ]
+        store.close()
+    ids = [s.event.id for s in SQLiteStore(path).events()]
+    assert len(ids) == 12
+    assert len(set(ids)) == 6
+
+
+def test_the_log_is_carried_over_beside_the_writer_and_begun_anew(path, monkeypatch):
+    """However long it is written without a pause, it does not grow for ever."""
+    monkeypatch.setattr("nextsession.serving.carrying._EVERY", 0.02)
+    monkeypatch.setattr("nextsession.serving.carrying._LARGE", 50)
+    store = SQLiteStore(path, alone=True)
+    log, sizes, place = path.with_name(path.name + "-wal"), [], 0
+    until = time.monotonic() + 60
+    while len(sizes) < 200 or len(set(sizes[-100:])) > 1:
+        assert time.monotonic() < until, "it grows"
+        store.append([event(f"e{place}", f"v{place}")], NOW)
+        sizes.append(log.stat().st_size)
+        place += 1
+    with sqlite3.connect(f"file:{path}?immutable=1", uri=True) as without_log:
+        assert without_log.execute("SELECT count(*) FROM events").fetchone()[0] > 0
+    store.close()
+    assert len(list(SQLiteStore(path).events())) == place
+
+
+def test_who_waits_for_the_turn_is_woken_when_it_comes(path):
+    one, other = Turns(path), Turns(path)
+    order = []
+
+    def second():
+        with other.mine():
+            order.append("second")
+
+    with one.mine():
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.05)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+    one.close()
+    other.close()
+    other.close()
+
+
+def test_a_crowd_is_taken_together_and_one_that_comes_again_is_none(monkeypatch):
+    monkeypatch.setattr("nextsession.serving.groups._SPACING", 0.2)
+    groups = Groups("a place", most=100)
+    jobs = [Job(None, 1) for _ in range(4)]
+
+    def taken(job):
+        groups.put(job)
+        found, _ = groups.taken()
+        return found
+
+    assert taken(jobs[0]) == [jobs[0]]
+    groups.settle([jobs[0]], [None])
+    assert taken(jobs[1]) == [jobs[1]], "nobody waited, so nobody waits"
+    groups.put(jobs[2])
+    groups.settle([jobs[1]], [None])
+    thread = threading.Timer(0.05, groups.put, [jobs[3]])
+    thread.start()
+    assert groups.taken() == ([jobs[2], jobs[3]], True)
+    thread.join()

@@ -160,21 +160,9 @@ class Adding:
             found.append(None)
             erased_at = self._erased_at(one.visitor)
             if erased_at is None or one.time > erased_at:
-                seq += 1
+                seq, person = seq + 1, person_of(one.visitor)
                 items, explored = _JSON(one.items), _JSON(one.explored) if one.explored else None
-                lists.append(
-                    (
-                        seq,
-                        person_of(one.visitor),
-                        one.request,
-                        one.time,
-                        one.arm,
-                        one.version,
-                        items,
-                        one.shadow,
-                        explored,
-                    )
-                )
+                lists.append((seq, person, one.request, one.time, one.arm, one.version, items, one.shadow, explored))
         if (seq, newest) != self._last:
             self._write(events, lists, newcomers, changed)
             self._do("UPDATE counter SET seq = ?", (seq,))

@@ -11,12 +11,14 @@ Pure values and functions: no file, no clock.  Stores share them, so that all fo
 
 import bisect
 import hashlib
-from collections.abc import Iterable
-from operator import attrgetter
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable
+from operator import attrgetter, itemgetter
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec.structs import replace
+
+T = TypeVar("T")
 
 DAY = 86_400_000
 
@@ -182,23 +184,35 @@ def with_event(record: Record, one: Kept, received: int, rules: Rules) -> Record
     return Record(touched, (*events[:place], one, *events[place:])[-rules.keep :])
 
 
-def record_of(events: Iterable[tuple[Kept, int]], rules: Rules) -> Record:
-    """Return the record of events, each with when it arrived, in the order of the log: what a rebuild makes of it."""
-    record = NOTHING
-    run: list[Kept] = []
+def latest(
+    events: Iterable[T], rules: Rules, received: Callable[[T], int], place: Callable[[T], Any]
+) -> tuple[list[T], int]:
+    """Return which events a record holds, oldest first, and when the last of them arrived.
+
+    Args:
+        events: All of a visitor, in the order of the log, but for what was only shown.
+        rules: How much is remembered.
+        received: When an event arrived.
+        place: Where it stands: its time, and its place in the log.
+    """
+    run: list[T] = []
     touched = 0
-    for one, received in events:
-        if one.action == SHOWN:
-            continue
-        if received - touched > rules.ttl:
+    for one in events:
+        now = received(one)
+        if now - touched > rules.ttl:
             run = []
         run.append(one)
-        if received > touched:
-            touched = received
-    if run:
-        run.sort(key=_PLACE)
-        record = Record(touched, tuple(run[-rules.keep :]))
-    return record
+        if now > touched:
+            touched = now
+    run.sort(key=place)
+    return run[-rules.keep :], touched
+
+
+def record_of(events: Iterable[tuple[Kept, int]], rules: Rules) -> Record:
+    """Return the record of events, each with when it arrived, in the order of the log: what a rebuild makes of it."""
+    wanted = (event for event in events if event[0].action != SHOWN)
+    run, touched = latest(wanted, rules, itemgetter(1), lambda event: _PLACE(event[0]))
+    return Record(touched, tuple(one for one, _ in run)) if run else NOTHING
 
 
 def alive(record: Record, now: int, ttl: int) -> Record:

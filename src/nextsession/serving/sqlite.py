@@ -10,8 +10,8 @@
 
 One thread of each process writes.  What waits for it is committed together, so that one flush to
 the disk pays for all events of the moment; an event is acknowledged after that flush.  Readers
-never wait for writers (write-ahead log).  Where several processes write, SQLite lets one in after
-the other.
+never wait for writers (write-ahead log), nor writers for the log to be carried over into the file.  Where
+several processes write, they take turns.
 """
 
 import contextlib

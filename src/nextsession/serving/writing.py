@@ -1,10 +1,12 @@
 """What is done to the tables of a `SQLiteStore` inside one transaction."""
 
 import gc
+from collections import defaultdict
+from operator import itemgetter
 from typing import Any
 
 from nextsession.serving.adding import ENCODE, Adding
-from nextsession.serving.events import NOTHING, Kept, Receipt, digest_of, key_of, record_of
+from nextsession.serving.events import NOTHING, Kept, Receipt, digest_of, key_of, latest, record_of
 
 REWRITTEN = "rewritten"
 """The note of how often what stands in the log was changed or removed."""
@@ -33,7 +35,9 @@ SINCE = {
 """What makes a file of each older version one of the next."""
 
 _OF_SOME = """SELECT seq, id, item, time, received, action, label, person FROM events
-               WHERE +person >= ? AND +person < ? ORDER BY seq"""  # + : not by the index, which lies in another order
+               WHERE +person >= ? AND +person < ? AND action <> 'shown'
+               ORDER BY seq"""  # + : not by the index, which lies in another order
+_RECEIVED, _PLACE = itemgetter(4), itemgetter(3, 0)
 _AT_ONCE = 250_000
 """Events that are held in memory while records are made again, about."""
 _OF_PERSON = "SELECT seq, id, item, time, received, action, label FROM events WHERE person = ? ORDER BY seq"
@@ -112,11 +116,16 @@ class Writing(Adding):
 
     def _rebuild(self, start: int, stop: int) -> int:
         """Make the records of people `start..stop`; to read the log as it lies is faster than to have it sorted."""
-        events: dict[int, list[Any]] = {}
+        events: defaultdict[int, list[Any]] = defaultdict(list)
         for row in self._do(_OF_SOME, (start, stop)):
-            events.setdefault(row[7], []).append(row)
-        records = [(record_of(map(_kept, mine), self._rules), person) for person, mine in events.items()]
-        made = [(r.touched, ENCODE(r), person) for r, person in records if r is not NOTHING]
+            events[row[7]].append(row)
+        made = []
+        for person, mine in events.items():
+            run, touched = latest(mine, self._rules, _RECEIVED, _PLACE)
+            rows = [
+                (time, seq, key_of(name), item, action, label) for seq, name, item, time, _, action, label, _ in run
+            ]
+            made.append((touched, ENCODE((touched, rows)), person))  # as a `Record` is written
         self._connection.executemany("UPDATE people SET touched = ?, record = ? WHERE person = ?", made)
         return len(made)
 

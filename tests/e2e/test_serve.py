@@ -341,7 +341,7 @@ def test_what_many_click_now_is_listed_for_others_after_the_next_update(tmp_path
         for i in range(30):
             event = {"visitor": f"v{i}", "item": 777, "id": f"e{i}"}
             assert ask(process.port, "POST", "/v1/events", event)[0] == 200
-        for _ in range(400):
+        for _ in range(1200):
             (learning,) = ask(process.port, "GET", "/v1/operations")[1]["learning"]
             told = listed(process.port)
             if learning["events"] == 30 and told[0] == learning["version"]:

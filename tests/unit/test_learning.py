@@ -1,5 +1,6 @@
 """Learning on: what served models are told, when, and that it is what an evaluation would tell them."""
 
+import itertools
 import logging
 from dataclasses import replace
 
@@ -384,6 +385,21 @@ def test_it_learns_at_full_minutes_what_had_arrived_before():
     live.learner.learn(NOW + 2 * MINUTE)
     assert live.served is before, "nothing happened"
     assert live.state.until == NOW + 2 * MINUTE
+
+
+def test_it_rests_after_every_time_but_the_first(monkeypatch):
+    """The first time, with nothing or something to tell, functions are compiled: seconds that never come again."""
+    ticks = itertools.count()
+    monkeypatch.setattr("nextsession.serving.learning.perf_counter", lambda: 10.0 * next(ticks))
+    live = Live(create("recent").fit(past()))
+    live.learner.learn(NOW)
+    assert live.learner._rested == NOW
+    for place in (1, 2):
+        at = NOW + place * MINUTE
+        live.store.append([Event(f"e{place}", "v", f"item {place}", at - 1)], at - 1)
+        live.learner.learn(at)
+        assert live.served.catalogue.numbers([f"item {place}"])[0] >= 0
+        assert (live.learner._rested > at) == (place == 2)
 
 
 def test_what_was_erased_is_forgotten():

@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 EVERY = 60_000
 _REST = 9
-"""After a time of learning a server does not learn for so many times as long."""
+"""After a time of learning a server does not learn for so many times as long; the first does not count, for most of
+it is to compile."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,9 @@ class Learner:
         else:
             for arm in stale:
                 self._tell(arm, told, until, now)
-        self._learnt_at, self._rested = now, now + round(_REST * 1000 * (perf_counter() - began))
+        first = not self._learnt_at or any(self._is_first(arm, now) for arm in stale)
+        took = 0.0 if first else perf_counter() - began
+        self._learnt_at, self._rested = now, now + round(_REST * 1000 * took)
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -120,6 +123,11 @@ class Learner:
         if state is None or state.version != arm.served.version:
             return True
         return state.until != until and not self._learnt_at <= now < self._rested  # clocks are set back, too
+
+    def _is_first(self, arm: Arm, now: int) -> bool:
+        """Say whether a model was told just now for the first time."""
+        state = self.learnt.get(arm.name, _NOTHING)
+        return state.times == 1 and state.at == now
 
     def _follow(self, models: list[Served], until: int, now: int) -> Told:
         """Return everything that any of the models is to be told."""

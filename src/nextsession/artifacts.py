@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ArtifactError
 from nextsession.files import manifest_of, sha256, verify, whole_directory
+from nextsession.mapping import mapped
 
 FORMAT = 1
 _DTYPES = {
@@ -59,10 +60,10 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]], Voc
     if not isinstance(manifest.get("files"), dict):
         raise ArtifactError(f"{path / 'manifest.json'} is damaged: it names no files.")
     verify(path, {name: manifest["files"].get(name, "") for name in ("arrays.safetensors", "vocabulary.arrow")})
-    return manifest, mapped(path / "arrays.safetensors"), Vocabulary.load(path / "vocabulary.arrow")
+    return manifest, arrays_of(path / "arrays.safetensors"), Vocabulary.load(path / "vocabulary.arrow")
 
 
-def mapped(file: Path) -> dict[str, NDArray[Any]]:
+def arrays_of(file: Path) -> dict[str, NDArray[Any]]:
     """Map the arrays of a file that `save_file` wrote: processes share them until one changes its own.
 
     So a large model is there at once, and takes its memory once for all workers of a server.
@@ -70,7 +71,7 @@ def mapped(file: Path) -> dict[str, NDArray[Any]]:
     with file.open("rb") as handle:
         begin = 8 + int.from_bytes(handle.read(8), "little")
         header = json.loads(handle.read(begin - 8))
-    content = np.asarray(np.memmap(file, np.uint8, mode="c"))
+    content = mapped(file)
     found = {}
     for name, facts in header.items():
         if name == "__metadata__":

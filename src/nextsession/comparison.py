@@ -268,8 +268,9 @@ def _compile(model: Recommender[Any], split: Split) -> None:
         once = {"epochs": 1} if "epochs" in type(model.config).model_fields else {}
         again = type(model)(model.config.model_copy(update=once)).fit(few)
         cases = next(iter(split.test()))
-        if cases.news is not None and again.can_update:
-            again.update(cases.news.rows(0, min(_WARM_UP_USERS, len(cases.news))))
+        for told in (cases.news, cases.held):
+            if told is not None and again.can_update:
+                again.update(told.rows(0, min(_WARM_UP_USERS, len(told))))
         again.rank(cases.rows(0, min(8, len(cases))), k=1)
 
 

@@ -8,6 +8,7 @@ So ours is asked for by what all of them say (`ingredients`).
 """
 
 import hashlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, ParamSpec, TypeVar, cast
@@ -16,6 +17,9 @@ import numba
 import numpy as np
 from numba.core.caching import FunctionCache
 from numba.core.dispatcher import Dispatcher
+from numba.core.runtime.nrt import rtsys
+from numba.cpython import hashing  # noqa: F401 - tells the linker what code that hashes texts asks for
+from numba.np import linalg
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,12 +83,28 @@ def ingredients(function: Any) -> str:
 
 
 class _Cache(FunctionCache):
-    """Numba's own, with keys that follow what a function calls."""
+    """Numba's own, with keys that follow what a function calls, and without a compiler where none is needed."""
 
     function: Any
 
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Load machine code that was kept.
+
+        Numba would first read in all that it knows of compiling, SciPy included: half a second and 20 MB for
+        each process.  It does so in any case once something must be compiled.
+        """
+        rtsys.initialize(target_context)
+        linalg.ensure_blas = _has_blas  # SciPy is imported by what needs it, not by whatever sorts an array
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
         return *super()._index_key(sig, codegen), ingredients(self.function)  # type: ignore[no-untyped-call]
+
+
+def _has_blas() -> None:
+    if importlib.util.find_spec("scipy") is None:
+        raise ImportError("scipy")
 
 
 def _kept(function: Any) -> Any:

@@ -3,7 +3,11 @@
 A setting changes the *result*; what chooses among equally meant results is in `Runtime`.
 """
 
+import ast
+import inspect
+import itertools
 import re
+import textwrap
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -51,9 +55,9 @@ Duration = Annotated[int, _MILLISECONDS, Field(ge=0)]
 
 
 class Settings(BaseModel):
-    """Base of all settings: unknown names are refused, values are frozen, docstrings are the help."""
+    """Base of all settings: unknown names are refused, values are frozen, docstrings are the help (`described`)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     @classmethod
     def read(cls, values: Mapping[str, Any], where: str) -> Self:
@@ -67,6 +71,15 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise ConfigError(" ".join(_sentence(cls, where, e) for e in error.errors()[:5])) from None
 
+    @classmethod
+    def described(cls) -> dict[str, str]:
+        """Return what the docstring of each setting says, `""` where there is none; read from the source when asked."""
+        found: dict[str, str] = {}
+        for kind in reversed(cls.__mro__):
+            if issubclass(kind, Settings):
+                found |= _docstrings(kind)
+        return {name: field.description or found.get(name, "") for name, field in cls.model_fields.items()}
+
     def changed(self) -> dict[str, Any]:
         """Return the settings that are not the defaults, durations as people write them."""
         fields = type(self).model_fields
@@ -74,6 +87,18 @@ class Settings(BaseModel):
             name: duration_text(value) if _is_duration(fields[name]) and isinstance(value, int) else value
             for name, value in self.model_dump(exclude_defaults=True).items()
         }
+
+
+def _docstrings(kind: type) -> dict[str, str]:
+    """Return the docstrings that stand below the attributes of a class, by name."""
+    (made,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(made, ast.ClassDef)
+    return {
+        one.target.id: inspect.cleandoc(below.value.value)
+        for one, below in itertools.pairwise(made.body)
+        if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
+    }
 
 
 def _is_duration(field: FieldInfo) -> bool:

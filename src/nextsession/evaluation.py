@@ -91,8 +91,9 @@ class _Pass:
 
     def ask(self, cases: Cases) -> None:
         """Tell the model the news, ask it a block and keep what comes of it."""
-        if cases.news is not None and cases.news.n_events and self.model.can_update:
-            self._tell(cases.news)
+        for told in (cases.news, cases.held if self.model.looks_back else None):
+            if told is not None and told.n_events and self.model.can_update:
+                self._tell(told)
         started = time.process_time()
         ranked = self.model.rank(cases, exclude=self.settings.exclude, k=self.settings.list_length)
         self.answering += time.process_time() - started

@@ -1,5 +1,6 @@
 """Files and directories that appear whole or not at all, and can prove that they are undamaged."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -7,12 +8,17 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nextsession.errors import ArtifactError
+
+_AT_ONCE = 4_000_000
+"""Bytes that are hashed without letting other threads of Python in between."""
 
 
 @contextmanager
@@ -103,8 +109,62 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    digest, buffer = hashlib.sha256(), bytearray(min(_AT_ONCE, path.stat().st_size + 1))
+    with path.open("rb", buffering=0) as handle:
+        while size := handle.readinto(buffer):
+            digest.update(memoryview(buffer)[:size])
+    return digest.hexdigest()
+
+
+def hash_ahead(folders: Iterable[Path]) -> threading.Thread:
+    """Begin to hash what the manifests in folders and theirs name, while something else is done, for `verify`.
+
+    What changes afterwards is hashed again.  A process that is forked has it only if the thread had ended.
+    """
+
+    def work() -> None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # whoever needs the file says so
+            patterns = ("manifest.json", "*/manifest.json")
+            manifests = [file for folder in folders for pattern in patterns for file in folder.glob(pattern)]
+            named = [(file.parent, json.loads(file.read_text(encoding="utf-8")).get("files", {})) for file in manifests]
+            files = {(folder / name).resolve() for folder, names in named for name in names}
+            for file in sorted(files, key=lambda one: -one.stat().st_size):
+                hashing = _Hashing(_state_of(file))
+                _ahead[file] = hashing
+                try:
+                    hashing.found = sha256(file)
+                finally:
+                    hashing.done.set()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+@dataclass(eq=False)
+class _Hashing:
+    """The hash of a file, which is being found out."""
+
+    state: tuple[int, ...]
+    done: threading.Event = field(default_factory=threading.Event)
+    found: str | None = None
+
+
+_ahead: dict[Path, _Hashing] = {}
+
+
+def _state_of(file: Path) -> tuple[int, ...]:
+    """Return what changes when a file does."""
+    found = file.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _hash_of(file: Path) -> str:
+    hashing = _ahead.pop(file.resolve(), None)
+    if hashing is None or hashing.state != _state_of(file):
+        return sha256(file)
+    hashing.done.wait()
+    return hashing.found or sha256(file)
 
 
 def manifest_of(folder: Path, what: str, newest: int, otherwise: str = "") -> dict[str, Any]:
@@ -141,5 +201,5 @@ def verify(path: Path, files: Mapping[str, str]) -> None:
         file = path / name
         if not file.is_file():
             raise ArtifactError(f"{file} is missing.")
-        if sha256(file) != expected:
+        if _hash_of(file) != expected:
             raise ArtifactError(f"{file} is damaged: its hash is not the manifest's.")

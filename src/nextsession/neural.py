@@ -332,6 +332,11 @@ class NeuralRecommender(Recommender[N], Generic[N]):
         """Can the model be told what everybody did since?  It counts that, and learns no new vectors from it."""
         return bool(self.config.moment is not None and self.config.moment.windows and not self.config.features)
 
+    @property
+    def looks_back(self) -> bool:
+        """Does what the model is told by `update` count only where it happened before the instant of the question?"""
+        return self.can_update
+
     def _update(self, log: SessionLog, runtime: Runtime) -> None:
         assert self.history_ is not None
         assert isinstance(self.network_, MomentNetwork)

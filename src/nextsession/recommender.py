@@ -160,6 +160,11 @@ class Recommender(ABC, Generic[C]):
         """Can the model learn on, from later events?"""
         return type(self)._update is not Recommender._update
 
+    @property
+    def looks_back(self) -> bool:
+        """Does what the model is told by `update` count only where it happened before the instant of the question?"""
+        return type(self).reads_clock
+
     @final
     def update(self, log: SessionLog, *, runtime: Runtime | None = None) -> Self:
         """Learn from later events too; new items are appended to the vocabulary, old codes stay.

@@ -5,6 +5,7 @@ Other packages register theirs with an entry point in the group `nextsession.mod
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,13 @@ _APART = {"oracle": "nextsession.oracle"}
 
 def names() -> list[str]:
     """Return the names of all models, sorted; nothing is imported."""
+    return _names(entry_points(group=_PACKAGE))
+
+
+def _names(points: Iterable[EntryPoint]) -> list[str]:
     folder = Path(__file__).parent / "models"
     own = {module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_")}
-    return sorted(own | {point.name for point in entry_points(group=_PACKAGE)})
+    return sorted(own | {point.name for point in points})
 
 
 def model_class(name: str) -> type[Recommender[Any]]:
@@ -33,9 +38,11 @@ def model_class(name: str) -> type[Recommender[Any]]:
         UnknownNameError: There is none; the message suggests the nearest.
         ModelError: It is another package's, and cannot be imported.
     """
-    if name not in names() and name not in _APART:
-        raise UnknownNameError(f"There is no model {name!r}.{suggestion(name, names())} Models: {', '.join(names())}.")
-    for point in entry_points(group=_PACKAGE):
+    points = entry_points(group=_PACKAGE)  # all packages that are installed are looked through for them
+    known = _names(points)
+    if name not in known and name not in _APART:
+        raise UnknownNameError(f"There is no model {name!r}.{suggestion(name, known)} Models: {', '.join(known)}.")
+    for point in points:
         if point.name == name:
             found = _loaded(point)
             if isinstance(found, type) and issubclass(found, Recommender):

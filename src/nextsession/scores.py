@@ -25,6 +25,7 @@ from nextsession.errors import ModelError
 from nextsession.selection import (
     answers_of_dense,
     answers_of_sparse,
+    best_products,
     place_in_ties,
     place_in_ties_of_all,
     scores_in_sparse,
@@ -180,13 +181,21 @@ class DotScores(Scores):
 
     def answer(self, k: int, targets: Targets | None, limits: Limits) -> tuple[TopK, RankCounts]:
         """Answer block by block; a target's own score is read from the block it is compared with."""
-        wanted = targets or Targets(np.zeros(len(self) + 1, np.int64), np.zeros(0, np.int32))
+        if targets is None or not len(targets.items):
+            return self._top(min(k, self.n_items), limits), RankCounts(np.zeros(0, np.int64), np.zeros(0, np.int64))
         parts = []
         buffer = np.empty((self._step(), self.n_items), np.float32)
         for start, stop in self._blocks():
             block = np.matmul(self.queries[start:stop], self.items.T, out=buffer[: stop - start])
-            parts.append(_answer_dense(block, k, wanted.rows(start, stop), limits.rows(start, stop)))
+            parts.append(_answer_dense(block, k, targets.rows(start, stop), limits.rows(start, stop)))
         return _joined(parts, k)
+
+    def _top(self, k: int, limits: Limits) -> TopK:
+        allowed = np.ones(0, np.bool_) if limits.allowed is None else limits.allowed
+        items, scores, sane = best_products(self.queries, self.items, k, limits.offsets, limits.barred, allowed)
+        if not sane:
+            raise ModelError("A score is NaN; scores must be numbers, or -inf for an item that cannot be scored.")
+        return TopK(items, scores)
 
     def _step(self) -> int:
         return max(1, min(len(self), 256, BLOCK_BYTES // max(1, 4 * self.n_items)))

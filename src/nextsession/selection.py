@@ -6,9 +6,11 @@ Compiled, over plain arrays; `nextsession.scores` says what they mean, and its t
 import numpy as np
 from numpy.typing import NDArray
 
-from nextsession.compiled import compiled
+from nextsession.compiled import compiled, compiled_fast
+from nextsession.tiles import LANES, multiply, scratch
 
 _RUN = 32  # items looked at together when lists are made
+_ROWS = 384  # vectors that are multiplied together: they and their products stay in the cache
 
 
 @compiled
@@ -178,6 +180,119 @@ def _among(codes: NDArray[np.int32], code: int) -> bool:
         else:
             high = middle
     return bool(low < len(codes) and codes[low] == code)
+
+
+@compiled_fast
+def _products_of_two(
+    vectors: NDArray[np.float32],
+    start: int,
+    rows: int,
+    one: NDArray[np.float32],
+    other: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    """Write the products of some vectors with two queries, side by side: vectors are read once for both."""
+    for i in range(rows):
+        row, first, second = vectors[start + i], np.float32(0), np.float32(0)
+        for d in range(len(row)):
+            first += row[d] * one[d]
+            second += row[d] * other[d]
+        out[2 * i], out[2 * i + 1] = first, second
+
+
+@compiled_fast
+def _products_of_four(
+    vectors: NDArray[np.float32],
+    start: int,
+    rows: int,
+    one: NDArray[np.float32],
+    two: NDArray[np.float32],
+    three: NDArray[np.float32],
+    four: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    """Write the products of some vectors with four queries, side by side."""
+    for i in range(rows):
+        row, a, b, c, e = vectors[start + i], np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        for d in range(len(row)):
+            a += row[d] * one[d]
+            b += row[d] * two[d]
+            c += row[d] * three[d]
+            e += row[d] * four[d]
+        out[4 * i], out[4 * i + 1], out[4 * i + 2], out[4 * i + 3] = a, b, c, e
+
+
+@compiled
+def best_products(
+    queries: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    k: int,
+    barred_offsets: NDArray[np.int64],
+    barred: NDArray[np.int32],
+    allowed: NDArray[np.bool_],
+) -> tuple[NDArray[np.int32], NDArray[np.float32], bool]:
+    """Return the best `k` products of queries `(B, D)` with vectors `(V, D)`, without ever holding all of them.
+
+    Vectors are read once for all queries, some at a time: they and their products stay in the cache.  Few
+    queries are multiplied two or four at a time, more of them sixteen at a time.
+
+    Returns:
+        Codes and scores `(B, k)`, and False if a score is NaN (then the rest means nothing).
+    """
+    n, width = queries.shape
+    items = np.full((n, k), -1, np.int32)
+    scores = np.full((n, k), -np.inf, np.float32)
+    if not k:
+        return items, scores, True
+    sizes, not_listed = np.zeros(n, np.int64), barred.copy()
+    for b in range(n):
+        not_listed[barred_offsets[b] : barred_offsets[b + 1]].sort()
+    lanes = 2 if n <= 2 else 4 if n <= 4 else LANES
+    wide = -(-n // LANES) * LANES
+    across = np.zeros(width * wide if lanes == LANES else 0, np.float32)
+    for d in range(width if lanes == LANES else 0):
+        for b in range(n):
+            across[d * wide + b] = queries[b, d]
+    flat, products = vectors.reshape(-1), scratch(_ROWS * LANES)
+    least = np.full(-(-n // lanes) * LANES, np.inf, np.float32)  # what each of a line of products must reach
+    for b in range(n):
+        for at in range(b % lanes, LANES, lanes):
+            least[b // lanes * LANES + at] = -np.inf
+    for start in range(0, len(vectors), _ROWS):
+        rows = min(_ROWS, len(vectors) - start)
+        for first in range(0, n, lanes):
+            last, own = min(first + lanes, n), least[first // lanes * LANES :][:LANES]
+            if lanes == 2:
+                _products_of_two(vectors, start, rows, queries[first], queries[last - 1], products)
+            elif lanes == 4:
+                q = queries[first : first + 3]
+                _products_of_four(vectors, start, rows, q[0], q[1], q[2], queries[last - 1], products)
+            else:
+                multiply(
+                    flat, start * width, width, 1, across, first, wide, products, 0, LANES, rows, LANES, width, True
+                )
+            for line in range(0, rows * lanes, LANES):
+                worthy = np.int32(0)
+                for at in range(LANES):
+                    worthy += not products[line + at] < own[at]
+                if not worthy:
+                    continue
+                for at in range(line, min(line + LANES, rows * lanes)):
+                    b, code, score = first + at % lanes, start + at // lanes, products[at]
+                    if b >= n or score < own[at - line]:
+                        continue
+                    if score != score:
+                        return items, scores, False
+                    if score == -np.inf or (len(allowed) and not allowed[code]):
+                        continue
+                    if _among(not_listed[barred_offsets[b] : barred_offsets[b + 1]], code):
+                        continue
+                    sizes[b] = _offer(items[b], scores[b], sizes[b], k, code, score)
+                    if sizes[b] == k:
+                        own[b - first :: lanes] = scores[b, 0]
+    for b in range(n):
+        _unheap(items[b], scores[b], sizes[b])
+    return items, scores, True
 
 
 @compiled

@@ -35,6 +35,7 @@ from nextsession.tasks import (
     Given,
     Plan,
     Replay,
+    Told,
     item_questions,
     next_item,
     next_session,
@@ -104,6 +105,9 @@ class SplitSettings(Settings):
     form: Literal["strict", "paper-like"] = "strict"
     """Of the leave-one-out protocols.  `paper-like`: items that only the answers hold are in the vocabulary, and the
     next item is asked for after the earlier ones of its own session."""
+    counted: Literal["training", "everything"] = "training"
+    """Of the leave-one-out protocols, for models that count what everybody did before the instant of the question: they
+    count events of training alone, or, as a running site would, also those held back; nothing is learnt from these."""
     validation_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the users (`prefixes`: of the sessions) whose last known session or item is kept for validation, at
     most 10,000; 0: no validation."""
@@ -141,8 +145,8 @@ _READ: dict[Protocol, frozenset[str]] = {
     "temporal": _INSTANTS | {"task", "history"},
     "rolling": _INSTANTS | {"task", "history", "step"},
     "session-events": _INSTANTS | {"unseen"},
-    "leave-one-session-out": _DRAWN | {"form", "validation_share"},
-    "leave-one-item-out": _DRAWN | {"form", "validation_share"},
+    "leave-one-session-out": _DRAWN | {"form", "counted", "validation_share"},
+    "leave-one-item-out": _DRAWN | {"form", "counted", "validation_share"},
     "prefixes": frozenset({"validation_share"}),
 }
 
@@ -274,6 +278,11 @@ def _in_steps(plan: Plan, since: int, step: int) -> Plan:
 
 def _leave_one_out(log: SessionLog, settings: SplitSettings) -> Split:
     """Ask for the last session or item of every user that has something before it."""
+    if settings.counted == "everything" and not log.timed:
+        raise DataError(
+            "counted = 'everything' needs the times of events, to tell which of them happened before a question, and "
+            "of this log only their order is known; leave it out."
+        )
     order = time_order(log)
     asker = _ask_sessions if settings.protocol == "leave-one-session-out" else _ask_items
     last, second_last = asker(log, order, settings)
@@ -288,12 +297,15 @@ def _leave_one_out(log: SessionLog, settings: SplitSettings) -> Split:
         validation = plan.recent(settings.longest_history)
     if settings.protocol == "leave-one-session-out":
         session = log.sessions_of(first_out)  # one past the last for users of whom all is learnt
-        train = log.sessions(np.arange(log.n_sessions) < session[log.user_of_session])
+        learnt = (np.arange(log.n_sessions) < session[log.user_of_session])[log.session_of_event]
     else:
-        train = log.events(_earlier(log, order, first_out))
+        learnt = _earlier(log, order, first_out)
+    train = log.events(learnt)
     if settings.form == "strict":
         train = train.compact()
-    return _made(train, validation, _limited(last, settings), settings, {"fingerprint": fingerprint(log)})
+    asked = _limited(last, settings)
+    test = Told(asked, log.events(~learnt)) if settings.counted == "everything" else asked
+    return _made(train, validation, test, settings, {"fingerprint": fingerprint(log)})
 
 
 def _earlier(log: SessionLog, order: NDArray[np.int64] | None, first_out: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -381,7 +393,7 @@ def _made(
 
 
 def _count(questions: Callable[[], Iterator[Cases]]) -> int:
-    return len(questions) if isinstance(questions, Plan | Replay | Given) else 0
+    return len(questions) if isinstance(questions, Plan | Replay | Told | Given) else 0
 
 
 def _both(log: SessionLog, asked: SessionLog) -> str:

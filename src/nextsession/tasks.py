@@ -49,17 +49,20 @@ class Plan:
         """Give the questions in blocks."""
         yield from self.blocks(0, len(self))
 
-    def blocks(self, start: int, stop: int, news: SessionLog | None = None) -> Iterator[Cases]:
-        """Give questions `start..stop` in blocks; `news` go with the first."""
+    def blocks(
+        self, start: int, stop: int, *, news: SessionLog | None = None, held: SessionLog | None = None
+    ) -> Iterator[Cases]:
+        """Give questions `start..stop` in blocks; `news`, or what was `held` back, go with the first."""
         sizes = np.cumsum(self.seen_to[start:stop] - self.seen_from[start:stop])
         told = 0
         while start < stop:
             room = int(np.searchsorted(sizes, told + _EVENTS, side="right"))
             end = min(stop, start + _QUESTIONS, max(start + 1, stop - len(sizes) + room))
-            yield self.cases(start, end, news)
-            news, told, start = None, int(sizes[end - stop + len(sizes) - 1]), end
+            yield replace(self.cases(start, end), news=news, held=held)
+            news = held = None
+            told, start = int(sizes[end - stop + len(sizes) - 1]), end
 
-    def cases(self, start: int, stop: int, news: SessionLog | None = None) -> Cases:
+    def cases(self, start: int, stop: int) -> Cases:
         """Build questions `start..stop`."""
         log = self.log
         histories = log.gather(
@@ -78,7 +81,6 @@ class Plan:
             ignored=ignored,
             ignored_offsets=ignored_offsets,
             positions=self.positions[start:stop],
-            news=news,
         )
 
     def take(self, questions: NDArray[np.int64]) -> "Plan":
@@ -131,8 +133,28 @@ class Replay:
         for start, stop in zip(begins.tolist(), [*begins[1:].tolist(), len(steps)], strict=True):
             now = self.since + int(steps[start]) * self.step
             a, z = np.searchsorted(times, (told, now))
-            yield from self.plan.blocks(start, stop, excerpt(log, by_time[a:z]))
+            yield from self.plan.blocks(start, stop, news=excerpt(log, by_time[a:z]))
             told = now
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """Questions, and what was held back from training: a running site would know what of it happened before each.
+
+    The first block carries all of it, the asked sessions too, so it is only for models that look at
+    nothing that happened after a question.
+    """
+
+    plan: Plan
+    held: SessionLog
+
+    def __len__(self) -> int:
+        """Return the number of questions."""
+        return len(self.plan)
+
+    def __call__(self) -> Iterator[Cases]:
+        """Give the questions in blocks."""
+        yield from self.plan.blocks(0, len(self.plan), held=self.held)
 
 
 @dataclass(frozen=True, eq=False)

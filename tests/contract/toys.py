@@ -553,6 +553,13 @@ class Shared(Toy):
         self.everyone["steps"] = self.steps_
 
 
+@breaks("told_of_later_events")
+class Forward(Toy):
+    """Says that it looks back, and counts whatever it is told."""
+
+    reads_clock: ClassVar[bool] = True
+
+
 @breaks("plain_arrays")
 class Pickling(Toy):
     """Learns Python objects."""

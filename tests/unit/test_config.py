@@ -102,7 +102,7 @@ def test_settings_without_settings():
 def test_settings_are_frozen_and_documented():
     with pytest.raises(ValidationError, match="frozen"):
         Outer().gap = 3
-    assert Outer.model_fields["gap"].description == "Silence."
+    assert Outer.described()["gap"] == "Silence."
 
 
 def test_changed_settings_are_written_as_people_do():

@@ -3,6 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from nextsession import create
 from nextsession.config import Settings
 from nextsession.data.cases import Cases
 from nextsession.data.items import ItemFeature, ItemTable
@@ -257,6 +258,25 @@ def test_a_model_that_learns_on_is_told_the_news_and_the_caller_keeps_his():
 
     still = evaluate(Echo().fit(found.train), found.test, QUICK, train=found.train)
     assert not still.facts["updates"]
+
+
+def test_what_was_held_back_is_told_to_those_alone_who_look_back():
+    found = split(random_log(), SplitSettings(protocol="leave-one-session-out", counted="everything"))
+    plain = split(random_log(), SplitSettings(protocol="leave-one-session-out"))
+    counts = Popular().fit(found.train)
+    same = [evaluate(counts, some.test, QUICK, train=some.train) for some in (found, plain)]
+    assert same[0].ranks.values.tolist() == same[1].ranks.values.tolist()
+    assert not same[0].facts["updates"]
+
+    model = create("recent", window="12h").fit(found.train)
+    told = evaluate(model, found.test, QUICK, train=found.train)
+    assert told.facts["updates"]
+    whole, wanted = create("recent", window="12h").fit(random_log()), []
+    for cases in found.test():
+        wanted.append(whole.rank(cases).counts.greater)
+    assert told.targets["greater"].tolist() == np.concatenate(wanted).tolist()
+    untold = evaluate(model, plain.test, QUICK, train=plain.train)
+    assert untold.targets["greater"].tolist() != told.targets["greater"].tolist()
 
 
 # -- tables -------------------------------------------------------------------------------------

@@ -1,14 +1,16 @@
 """Files and directories appear whole or not at all."""
 
 import hashlib
+import json
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from nextsession import files
 from nextsession.errors import ArtifactError
-from nextsession.files import sha256, verify, whole_directory, whole_file
+from nextsession.files import hash_ahead, sha256, verify, whole_directory, whole_file
 
 
 def left_in(folder):
@@ -117,3 +119,49 @@ def test_hashes(tmp_path):
     file.write_bytes(b"abx" * 100_000)
     with pytest.raises(ArtifactError, match=r"a\.bin is damaged: its hash is not the manifest's\."):
         verify(tmp_path, {"a.bin": good})
+
+
+def folder_with(tmp_path, **contents):
+    named = {}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        named[name] = hashlib.sha256(content).hexdigest()
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": 1, "files": named}))
+    return named
+
+
+def test_hashes_that_were_found_ahead_are_used_once(tmp_path, monkeypatch):
+    named = folder_with(tmp_path, a=b"x" * 10_000_000, b=b"")
+    hash_ahead([tmp_path]).join()
+    monkeypatch.setattr(files, "sha256", lambda file: "asked again")
+    verify(tmp_path, named)
+    with pytest.raises(ArtifactError, match="damaged"):
+        verify(tmp_path, named)
+
+
+def test_what_changed_after_its_hash_was_found_is_hashed_again(tmp_path):
+    named = folder_with(tmp_path, a=b"first", b=b"second")
+    hash_ahead([tmp_path]).join()
+    (tmp_path / "a").write_bytes(b"worst")
+    verify(tmp_path, {"b": named["b"]})
+    with pytest.raises(ArtifactError, match=r"a is damaged"):
+        verify(tmp_path, {"a": named["a"]})
+
+
+def test_what_is_damaged_already_is_noticed_though_hashed_ahead(tmp_path):
+    named = folder_with(tmp_path, a=b"first")
+    (tmp_path / "a").write_bytes(b"worse")
+    hash_ahead([tmp_path]).join()
+    with pytest.raises(ArtifactError, match=r"a is damaged"):
+        verify(tmp_path, named)
+
+
+def test_nothing_is_hashed_ahead_where_there_is_nothing(tmp_path):
+    (tmp_path / "manifest.json").write_text("no JSON")
+    for place in (tmp_path, tmp_path / "absent"):
+        hash_ahead([place]).join()
+    folder_with(tmp_path, a=b"first")
+    (tmp_path / "a").unlink()
+    hash_ahead([tmp_path]).join()
+    with pytest.raises(ArtifactError, match="a is missing"):
+        verify(tmp_path, {"a": ""})

@@ -59,7 +59,7 @@ def test_a_model_of_another_package_that_cannot_be_imported_is_named(monkeypatch
 
 
 def test_a_file_without_a_model_is_refused(monkeypatch):
-    monkeypatch.setattr(registry, "names", lambda: ["errors"])
+    monkeypatch.setattr(registry, "_names", lambda points: ["errors"])
     monkeypatch.setattr(registry.importlib, "import_module", lambda name: sys.modules["nextsession.errors"])
     with pytest.raises(UnknownNameError, match="errors defines no Recommender"):
         registry.model_class("errors")

@@ -107,3 +107,31 @@ def test_long_rows_list_the_same_items_as_a_sort():
     for k in (1, 20, 300):
         expected = [top_slowly(row, k) for row in matrix]
         assert DenseScores(matrix.copy()).top(k).items.tolist() == expected
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 16, 17, 33])
+@pytest.mark.parametrize("share", [None, 0.5, 0.002])
+def test_the_best_products_are_those_of_the_matrix(n, share):
+    rng = np.random.default_rng(n)
+    queries = rng.integers(-3, 4, (n, 7)).astype(np.float32)  # whole numbers: sums are exact, and many are equal
+    vectors = rng.integers(-3, 4, (1200, 7)).astype(np.float32)
+    vectors[rng.random(1200) < 0.1, 6] = -np.inf
+    queries[:, 6] = 1
+    sizes = rng.integers(0, 40, n)
+    barred = rng.integers(-1, 1200, sizes.sum()).astype(np.int32)
+    allowed = None if share is None else rng.random(1200) < share
+    limits = Limits(np.append(0, np.cumsum(sizes)), barred, allowed)
+    for k in (0, 1, 30, 1300):
+        top = DotScores(queries, vectors).top(k, limits)
+        plain = DenseScores(queries @ vectors.T).top(k, limits)
+        assert np.array_equal(top.items, plain.items)
+        assert np.array_equal(top.scores, plain.scores)
+        assert np.array_equal(limits.barred, barred)
+
+
+@pytest.mark.parametrize("n", [1, 3, 20])
+def test_a_product_that_is_no_number_is_noticed(n):
+    queries, vectors = np.ones((n, 5), np.float32), np.ones((1000, 5), np.float32)
+    vectors[777, 2] = np.nan
+    with pytest.raises(ModelError, match="A score is NaN"):
+        DotScores(queries, vectors).top(3)

@@ -1,3 +1,5 @@
+from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -103,6 +105,34 @@ def test_leave_one_session_out_shows_nothing_of_the_asked_session():
             seen = cases.histories.times[a:z]
             assert not set(asked.tolist()) & set(seen.tolist())
             assert cases.asked_at[q] == asked[0]
+
+
+@pytest.mark.parametrize("more", [{}, {"validation_share": 0.5}], ids=["", "validation"])
+@pytest.mark.parametrize("protocol", ["leave-one-session-out", "leave-one-item-out"])
+def test_what_was_held_back_can_be_told_and_is_all_the_rest(protocol, more):
+    log = random_log()
+    plain = split(log, SplitSettings(protocol=protocol, **more))
+    told = split(log, SplitSettings(protocol=protocol, counted="everything", **more))
+    assert read(told.test) == read(plain.test)
+    assert all(c.held is None for c in plain.test())
+    first, *others = (c.held for c in told.test())
+    assert all(held is None for held in others)
+    events = Counter(content(first)) + Counter(content(told.train))
+    assert events == Counter(content(log))
+    assert told.train.n_events == plain.train.n_events
+
+
+def content(log):
+    users = np.repeat(log.users, np.diff(log.event_offsets)).tolist()
+    return zip(users, log.vocabulary.ids[log.items].tolist(), log.times.tolist(), strict=True)
+
+
+def test_only_a_log_with_times_can_say_what_happened_before():
+    log = replace(SessionLog.from_lists([[["a"], ["b"]]]), timed=False)
+    with pytest.raises(DataError, match="counted = 'everything' needs the times"):
+        split(log, SplitSettings(protocol="leave-one-session-out", counted="everything"))
+    with pytest.raises(ConfigError, match="does not read counted"):
+        SplitSettings.read({"counted": "everything"}, "split")
 
 
 def test_paper_like_next_items_see_their_own_session_and_strict_ones_do_not():

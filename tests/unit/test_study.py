@@ -208,6 +208,14 @@ def test_too_few_sizes_are_refused():
         fit(np.array([1.0, 2]), np.array([8.0, 8]), np.ones(2))
 
 
+def test_every_size_may_take_as_many_steps():
+    settings = StudySettings(epochs=12, steps=4, widths=(8, 16))
+    sizes, last = scaling.grid(settings)
+    passes = [scaling._settings(settings, size)["epochs"] for size in (*sizes, last)]
+    assert passes == [96, 48, 24, 24, 12]
+    assert {size.share * n for size, n in zip((*sizes, last), passes, strict=True)} == {12}
+
+
 def test_the_interval_of_what_is_foretold_holds_it():
     settings = StudySettings(steps=5, widths=(8, 16, 32))
     sizes, last = scaling.grid(settings)

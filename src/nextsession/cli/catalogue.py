@@ -80,12 +80,13 @@ def setting_facts(settings: type[BaseModel]) -> list[SettingFacts]:
 
 
 def _walk(settings: type[BaseModel], prefix: str) -> Iterator[SettingFacts]:
+    described = settings.described() if issubclass(settings, Settings) else {}
     for name, field in settings.model_fields.items():
         inner = _table_in(field.annotation)
         if inner is not None:
             yield from _walk(inner, f"{prefix}{name}.")
         else:
-            about = " ".join((field.description or "").split())
+            about = " ".join(described.get(name, "").split())
             yield SettingFacts(prefix + name, _kind(field), _default(field), about)
 
 

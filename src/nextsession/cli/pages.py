@@ -114,11 +114,11 @@ def _settings() -> str:
         'An empty string means *none*. Durations are text such as `"30m"`, `"2h"` or `"7d"`, or whole milliseconds.',
     ]
     for table, settings in by_table.items():
-        field = Experiment.model_fields[table]
-        body = f"{field.description}\n\n{_setting_table(settings)}"
+        about = Experiment.described()[table]
+        body = f"{about}\n\n{_setting_table(settings)}"
         if table == "models":
             pages = "the settings are on the [page of each model](models/index.md)"
-            body = f"{field.description} A name, or a table of a name and settings; {pages}."
+            body = f"{about} A name, or a table of a name and settings; {pages}."
         parts.append(f"## [{table}]\n\n{body}")
     return _page("Settings of an experiment", *parts)
 

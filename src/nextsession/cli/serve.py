@@ -8,6 +8,7 @@ import typer
 
 from nextsession.cli.terminal import DryRun, examples, remark, show_json
 from nextsession.errors import ConfigError, ModelError
+from nextsession.files import hash_ahead
 
 if TYPE_CHECKING:
     from nextsession.index.kept import Kind
@@ -120,6 +121,8 @@ def serve(
     An event is acknowledged when it is durable: on the disk, or in a Redis that several machines share.
     Several artifacts are arms of a comparison: each visitor gets one of them, always the same.
     """
+    texts = [*artifacts, *(shadow or ()), *([] if fallback is None else [fallback])]
+    hashing = hash_ahead([Path(arm_of(text)[1]) for text in texts])  # on another core, while this one imports
     settings = _settings(
         artifacts, fallback=fallback, shadow=shadow, explore=explore, index=index, host=host, port=port,
         workers=workers, state=state, items=items, history=history, history_after=history_after, learn=learn,
@@ -131,6 +134,8 @@ def serve(
     from nextsession.serving.process import build, check, described, run
 
     check(settings)
+    if workers > 1:
+        hashing.join()  # the first process hands on what it knows, but no threads
     if dry_run:
         import msgspec
 

@@ -31,6 +31,9 @@ class Cases:
     """(Q,) events of the asked session that came before the answer; by default those of the last session known."""
     news: SessionLog | None = None
     """What everybody did since the block before: a model that can learn on is told before it is asked."""
+    held: SessionLog | None = None
+    """What was held back from training, of before and after the questions of all blocks: a model that can learn on is
+    told, if it `looks_back` alone."""
 
     def __post_init__(self) -> None:
         """Check that all columns speak of the same questions."""
@@ -53,7 +56,7 @@ class Cases:
         return len(self.histories)
 
     def take(self, questions: NDArray[np.int64]) -> "Cases":
-        """Return these questions, in this order, without the news."""
+        """Return these questions, in this order, without what is told before them."""
         return Cases(
             histories=self.histories.take(questions),
             asked_at=self.asked_at[questions],
@@ -66,7 +69,7 @@ class Cases:
         )
 
     def rows(self, start: int, stop: int) -> "Cases":
-        """Return questions `start..stop`, without the news."""
+        """Return questions `start..stop`, without what is told before them."""
         targets, target_offsets = _part(self.targets, self.target_offsets, start, stop)
         ignored, ignored_offsets = _part(self.ignored, self.ignored_offsets, start, stop)
         return Cases(

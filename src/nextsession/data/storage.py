@@ -100,8 +100,8 @@ def read_log(folder: Path, columns: dict[str, Any]) -> SessionLog:
 
 def write_cases(folder: Path, cases: Cases) -> dict[str, Any]:
     """Write questions into a new folder; return what the manifest must say of them."""
-    if cases.news is not None:
-        raise DataError("Prepared questions must be without news; only a rolling protocol makes those.")
+    if cases.news is not None or cases.held is not None:
+        raise DataError("Prepared questions must be without news; only a protocol makes those.")
     folder.mkdir()
     for name in _OF_CASES:
         _save(folder / f"{name}.npy", getattr(cases, name))

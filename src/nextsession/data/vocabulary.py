@@ -34,12 +34,13 @@ class Vocabulary:
     """
 
     def __init__(self, ids: ArrayLike) -> None:
-        """Take ids in the order given.
+        """Take ids in the order given; an array that cannot be written to is kept, any other is copied.
 
         Raises:
             DataError: An id occurs twice, or ids are neither all integers nor all strings.
         """
-        self.ids: NDArray[Any] = as_ids(ids).copy()
+        array = as_ids(ids)
+        self.ids: NDArray[Any] = array.copy() if array.flags.writeable else array
         """The ids in the order of their codes: int64, or objects that are all `str`."""
         self.ids.flags.writeable = False
         if len(self.ids) > np.iinfo(np.int32).max:
@@ -189,7 +190,10 @@ def read_ids(path: Path) -> NDArray[Any]:
     """Return what `write_ids` wrote."""
     with pa.memory_map(str(path)) as source:
         column = pa.ipc.open_file(source).read_all()["id"]
-        return column.to_numpy() if pa.types.is_integer(column.type) else np.array(column.to_pylist(), dtype=object)
+        if pa.types.is_integer(column.type):
+            found: NDArray[Any] = column.chunk(0).to_numpy() if column.num_chunks == 1 else column.to_numpy()
+            return found  # of one chunk: mapped
+        return np.array(column.to_pylist(), dtype=object)
 
 
 def as_ids(ids: ArrayLike | Sequence[Id]) -> NDArray[Any]:
@@ -205,7 +209,7 @@ def as_ids(ids: ArrayLike | Sequence[Id]) -> NDArray[Any]:
     if array.dtype.kind in "iu" or array.size == 0:
         if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
             raise DataError(f"Integer ids must fit 64 signed bits, got {array.max()}; pass such ids as strings.")
-        return array.astype(np.int64) if array.dtype.kind in "iu" or array.size == 0 else array
+        return array.astype(np.int64, copy=False)
     if array.dtype.kind in "UT":
         if isinstance(ids, list | tuple) and not all(isinstance(x, str) for x in ids):
             raise DataError("Ids must all be integers or all strings; the list given mixes them.")

@@ -33,7 +33,7 @@ class Approximate(ItemIndex):
         if len(queries) < 2:
             raise ArtifactError(f"The recall of an index is measured on queries; there are {len(queries)}.")
         self = cls(vectors)
-        size = np.abs(vectors).max(axis=1)
+        size = np.maximum(vectors.max(axis=1), -vectors.min(axis=1))
         self._make(np.flatnonzero(size <= _FAR * max(float(np.median(size)), 1e-9)), queries, seed)
         tuned, measured = queries[::2], queries[1::2]
         truth = best_of(vectors, tuned)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from nextsession.compiled import compiled, compiled_fast
 from nextsession.data.log import offsets_of
 from nextsession.errors import ArtifactError, ModelError
+from nextsession.mapping import FEW as ROWS
+from nextsession.mapping import rows_of
 from nextsession.scores import DotScores, Limits, TopK
 from nextsession.selection import answers_of_sparse
 
@@ -31,6 +33,8 @@ class ItemIndex(ABC):
     kind: ClassVar[str]
     recall: float = 1.0
     """Share of the exact best `DEPTH` that was found, measured when it was built, on queries it was not tuned on."""
+    usual: TopK | None = None
+    """What the model lists for nobody, `(1, n)`, found exactly when it was built; None: nobody noted it."""
 
     def __init__(self, vectors: NDArray[np.float32]) -> None:
         """Take the vectors, `(V, D)`: one row an item; kept, not copied."""
@@ -92,11 +96,18 @@ class ItemIndex(ABC):
             most = len(bounds.barred) if len(barred) == 2 else int(np.diff(barred).max(initial=0))
             offsets, codes = self._candidates(queries, k + most, allowed)
         k = min(k, n_items)
+        check_candidates(offsets, codes, len(queries), n_items)
+        if len(codes) <= ROWS:
+            vectors, places = rows_of(self.vectors, codes), np.arange(len(codes), dtype=np.int32)
+        else:
+            vectors, places = self.vectors, codes
         items, scores, sane = ranked(
             queries,
-            self.vectors,
+            vectors,
+            places,
             offsets,
             codes,
+            n_items,
             k,
             bounds.offsets,
             bounds.barred,
@@ -142,50 +153,58 @@ class Exact(ItemIndex):
 
 @compiled_fast
 def _products(
-    query: NDArray[np.float32], vectors: NDArray[np.float32], codes: NDArray[np.int32], out: NDArray[np.float32]
+    query: NDArray[np.float32], vectors: NDArray[np.float32], places: NDArray[np.int32], out: NDArray[np.float32]
 ) -> None:
     """Write the products of a query with some of the vectors."""
-    for i in range(len(codes)):
-        row, product = vectors[codes[i]], np.float32(0)
+    for i in range(len(places)):
+        row, product = vectors[places[i]], np.float32(0)
         for d in range(len(query)):
             product += query[d] * row[d]
         out[i] = product
 
 
 @compiled
+def check_candidates(offsets: NDArray[np.int64], codes: NDArray[np.int32], queries: int, n_items: int) -> None:
+    """See that there are candidates of each query, those of query `b` at `offsets[b]..offsets[b + 1]`.
+
+    Raises:
+        ValueError: These are no candidates: memory that is not theirs would be read.
+    """
+    if len(offsets) != queries + 1 or offsets[0] != 0 or offsets[-1] != len(codes):
+        raise ValueError("the candidates of an index do not begin and end where it says")
+    for b in range(queries):
+        if offsets[b] > offsets[b + 1]:
+            raise ValueError("the candidates of an index do not begin and end where it says")
+    for code in codes:
+        if code < 0 or code >= n_items:
+            raise ValueError("a candidate of an index is no item")
+
+
+@compiled
 def ranked(
     queries: NDArray[np.float32],
     vectors: NDArray[np.float32],
+    places: NDArray[np.int32],
     offsets: NDArray[np.int64],
     codes: NDArray[np.int32],
+    n_items: int,
     k: int,
     barred_offsets: NDArray[np.int64],
     barred: NDArray[np.int32],
     allowed: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], bool]:
-    """Return the best `k` of the candidates of each query, those of query `b` at `offsets[b]..offsets[b + 1]`.
+    """Return the best `k` of the candidates of each query, whose vectors are at `places` of `vectors`.
 
     Returns:
         Codes and scores `(B, k)`, and False if a score is NaN (then the rest means nothing).
-
-    Raises:
-        ValueError: These are no candidates: memory that is not theirs would be read.
     """
-    if len(offsets) != len(queries) + 1 or offsets[0] != 0 or offsets[-1] != len(codes):
-        raise ValueError("the candidates of an index do not begin and end where it says")
-    for b in range(len(queries)):
-        if offsets[b] > offsets[b + 1]:
-            raise ValueError("the candidates of an index do not begin and end where it says")
-    for code in codes:
-        if code < 0 or code >= len(vectors):
-            raise ValueError("a candidate of an index is no item")
     values = np.empty(len(codes), np.float32)
     for b in range(len(queries)):
         a, z = offsets[b], offsets[b + 1]
-        _products(queries[b], vectors, codes[a:z], values[a:z])
+        _products(queries[b], vectors, places[a:z], values[a:z])
     ends, nothing = np.zeros(len(queries) + 1, np.int64), np.zeros(0, np.int32)
     items, scores, _, _, sane = answers_of_sparse(
-        offsets, codes, values, len(vectors), k, ends, nothing, barred_offsets, barred, allowed
+        offsets, codes, values, n_items, k, ends, nothing, barred_offsets, barred, allowed
     )
     return items, scores, sane
 

@@ -5,6 +5,7 @@ model/
 ├── manifest.json  …
 └── index/
     ├── manifest.json        kind, recall, what was promised, the hash of the model, hashes of the files
+    ├── usual_items.npy  …  what the model lists for nobody, which takes a look at every item
     └── codes.npy  …
 ```
 """
@@ -24,14 +25,17 @@ from nextsession.index.contract import Exact, ItemIndex
 from nextsession.index.faiss_indexes import Graph, Products
 from nextsession.index.lists import InvertedLists
 from nextsession.recommender import Recommender
-from nextsession.scores import DotScores
+from nextsession.scores import DotScores, TopK
 
 FOLDER = "index"
-FORMAT = 2
+FORMAT = 3
 LEAST_RECALL = 0.97
 KINDS: dict[str, type[ItemIndex]] = {kind.kind: kind for kind in (Exact, InvertedLists, Products, Graph)}
 Kind: TypeAlias = Literal["exact", "ivf", "pq", "hnsw"]
+USUAL = 1000
+"""Length of the list for nobody that is kept."""
 _QUERIES = 400
+_ITEMS, _SCORES = "usual_items.npy", "usual_scores.npy"
 
 
 def vectors_of(model: Recommender[Any]) -> NDArray[np.float32] | None:
@@ -75,13 +79,25 @@ def build_index(model: Recommender[Any], kind: Kind, *, least_recall: float = LE
     if vectors is None:
         raise ConfigError(f"{model.name} does not score by products of vectors, so there is nothing to index.")
     queries = queries_of(model) if kind != "exact" else vectors[:0]
-    return KINDS[kind].build(vectors, queries, least_recall=least_recall)
+    index = KINDS[kind].build(vectors, queries, least_recall=least_recall)
+    index.usual = usual_of(model)
+    return index
+
+
+def usual_of(model: Recommender[Any]) -> TopK:
+    """Return what a model lists for somebody of whom nothing is known, `(1, n)`: at most `USUAL` items."""
+    found = model.recommend(SessionLog.from_lists([[]], vocabulary=model.vocabulary_), USUAL)
+    there = found.items[0] >= 0
+    return TopK(found.items[:1, there], found.scores[:1, there])
 
 
 def save_index(index: ItemIndex, folder: Path, *, least_recall: float = LEAST_RECALL) -> None:
     """Keep an index in the folder of its model, whole or not at all."""
     with whole_directory(folder / FOLDER) as scratch:
         index.save(scratch)
+        if index.usual is not None:
+            np.save(scratch / _ITEMS, index.usual.items)
+            np.save(scratch / _SCORES, index.usual.scores)
         files = {path.name: sha256(path) for path in sorted(scratch.iterdir())}
         facts = {
             "format": FORMAT,
@@ -111,6 +127,8 @@ def load_index(model: Recommender[Any], folder: Path) -> ItemIndex | None:
         raise ArtifactError(f"{place} is of another model; run `nextsession index {folder}` again.")
     verify(place, manifest["files"])
     index = KINDS[manifest["kind"]].load(place, vectors)
+    if _ITEMS in manifest["files"]:
+        index.usual = TopK(np.load(place / _ITEMS), np.load(place / _SCORES))
     if index.recall < manifest["least_recall"]:
         raise ArtifactError(
             f"{place} finds {index.recall:.3f} of the best items, and {manifest['least_recall']:g} was promised."

@@ -3,7 +3,7 @@
 import itertools
 import json
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,17 @@ from nextsession.compiled import compiled, compiled_fast
 from nextsession.data.log import offsets_of
 from nextsession.errors import ArtifactError
 from nextsession.index.approximate import Approximate
-from nextsession.index.contract import DEPTH
+from nextsession.mapping import mapped_array
 from nextsession.selection import least_of_best
 
 _LEARNT_FROM, _ROUNDS = 40, 10
 """Vectors for each list from which the lists are learnt, and how often they are drawn to the mean of what they hold."""
+_BLOCK = 100_000
+"""Vectors that are read together."""
 _WIDE = 16
 """Bytes are multiplied quickly so many at a time: rows are a multiple of them wide."""
+_SPARE = 5
+"""So many items, and a quarter more, are chosen by their bytes than are listed by their vectors: bytes hardly err."""
 _ALL = np.ones(0, np.bool_)
 _ARRAYS = ("columns", "steady", "told", "scales", "middles", "starts", "codes", "extra", "items")
 
@@ -51,26 +55,49 @@ class InvertedLists(Approximate):
         read = np.any(queries != 0, axis=0)
         self.columns, self.steady = np.flatnonzero(read & ~same), np.flatnonzero(read & same)
         self.told = queries[0, self.steady]
-        width = len(self.columns)
-        wide = _WIDE * max(1, -(-width // _WIDE))
-        vectors = np.zeros((len(codes), wide), np.float32)
-        vectors[:, :width] = self.vectors[np.ix_(codes, self.columns)]
-        extra = self.vectors[np.ix_(codes, self.steady)] @ self.told
-        lists = list_of_each(vectors, int(2 * len(codes) ** 0.5), seed)
-        order = np.argsort(lists, kind="stable")
+        lists = self._shared_out(codes, seed)
         self.starts = offsets_of(np.bincount(lists, minlength=int(lists.max(initial=0)) + 1))
-        self.scales = np.maximum(np.abs(vectors).max(axis=0, initial=0), 1e-9)[:width] / 127
-        self.middles = _middles(vectors[order, :width], extra[order], self.starts, wide)
-        self.codes = np.zeros((len(codes), wide), np.int8)
-        self.codes[:, :width] = np.rint(vectors[order, :width] / self.scales)
-        self.extra, self.items = extra[order], codes[order].astype(np.int32)
+        self.items = codes[np.argsort(lists, kind="stable")].astype(np.int32)
+        width, blocks = len(self.columns), range(0, len(codes), _BLOCK)  # a copy of all vectors would be as large again
+        largest: NDArray[np.float32] = np.zeros(width, np.float32)
+        for a in blocks:
+            largest = np.maximum(largest, np.abs(self._read(codes[a : a + _BLOCK])).max(axis=0))
+        self.scales = (np.maximum(largest, 1e-9) / 127).astype(np.float32)
+        wide = _WIDE * max(1, -(-width // _WIDE))
+        self.codes, self.extra = np.zeros((len(codes), wide), np.int8), np.zeros(len(codes), np.float32)
+        for a in blocks:
+            some = self.items[a : a + _BLOCK]
+            self.codes[a : a + _BLOCK, :width] = np.rint(self._read(some) / self.scales)
+            self.extra[a : a + _BLOCK] = self.vectors[np.ix_(some, self.steady)] @ self.told
+        self.middles = np.zeros((len(self.starts) - 1, wide + 2), np.float32)
+        for row, a, z in zip(self.middles, self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True):
+            if a < z:
+                row[:width], *row[wide:] = _middle(self._read(self.items[a:z]), self.extra[a:z])
+
+    def _read(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """Return the columns of vectors that are indexed, `(len(codes), C)`."""
+        found: NDArray[np.float32] = self.vectors[np.ix_(codes, self.columns)]
+        return found
+
+    def _shared_out(self, codes: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+        """Share vectors out to lists by direction (spherical k-means), and return the list of each, `(n,)`."""
+        lists = max(1, min(int(2 * len(codes) ** 0.5), len(codes) // _LEARNT_FROM))
+        rng = np.random.default_rng(seed)
+        some = self._read(codes[np.sort(rng.permutation(len(codes))[: _LEARNT_FROM * lists])])
+        if not len(some):
+            return np.zeros(len(codes), np.int64)
+        directions = directions_of(some, lists, rng)
+        found = np.empty(len(codes), np.int64)
+        for a in range(0, len(codes), _BLOCK):
+            found[a : a + _BLOCK] = _nearest(self._read(codes[a : a + _BLOCK]), directions)
+        return found
 
     def _candidates(
         self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         offsets, chosen, like = found_in_lists(
             queries, self.columns, self.steady, self.told, self.scales, self.middles, self.starts, self.codes,
-            self.extra, self.items, self.effort, k + DEPTH, _ALL if allowed is None else allowed,
+            self.extra, self.items, self.effort, k + k // 4 + _SPARE, _ALL if allowed is None else allowed,
         )  # fmt: skip
         if like.all():
             return offsets, chosen
@@ -92,8 +119,7 @@ class InvertedLists(Approximate):
         self.effort, self.recall = facts["effort"], facts["recall"]
         try:
             for name in _ARRAYS:
-                mapped = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-                setattr(self, name, np.asarray(mapped))  # a memmap is slower in every use
+                setattr(self, name, mapped_array(folder / f"{name}.npy"))
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{folder} is damaged: {error}") from None
         if len(self.items) != len(self.codes) or self.items.max(initial=-1) >= len(vectors):
@@ -104,15 +130,10 @@ class InvertedLists(Approximate):
         return self
 
 
-def list_of_each(vectors: NDArray[np.float32], lists: int, seed: int) -> NDArray[np.int64]:
-    """Share vectors out to lists by direction (spherical k-means), and return the list of each, `(n,)`."""
-    lists = max(1, min(lists, len(vectors) // _LEARNT_FROM))
-    rng = np.random.default_rng(seed)
-    some = vectors[np.sort(rng.permutation(len(vectors))[: _LEARNT_FROM * lists])]
-    some = some / np.maximum(np.linalg.norm(some, axis=1, keepdims=True), 1e-9)
-    if not len(some):
-        return np.zeros(len(vectors), np.int64)
-    directions = some[np.sort(rng.permutation(len(some))[:lists])]
+def directions_of(vectors: NDArray[np.float32], number: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return directions that vectors gather around, `(number, D)`: spherical k-means."""
+    some = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    directions = some[np.sort(rng.permutation(len(some))[:number])]
     for _ in range(_ROUNDS):
         near = _nearest(some, directions)
         sums = np.zeros_like(directions)
@@ -121,7 +142,8 @@ def list_of_each(vectors: NDArray[np.float32], lists: int, seed: int) -> NDArray
         empty = np.flatnonzero(lengths[:, 0] < 1e-9)
         directions = sums / np.maximum(lengths, 1e-9)
         directions[empty] = some[rng.integers(len(some), size=len(empty))]
-    return _nearest(vectors, directions)
+    found: NDArray[np.float32] = directions
+    return found
 
 
 def _nearest(vectors: NDArray[np.float32], directions: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -131,18 +153,12 @@ def _nearest(vectors: NDArray[np.float32], directions: NDArray[np.float32]) -> N
     return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
-def _middles(
-    vectors: NDArray[np.float32], extra: NDArray[np.float32], starts: NDArray[np.int64], wide: int
-) -> NDArray[np.float32]:
-    """Return for each list its mean, the mean of what its items have anyway, and how far its best lies above both."""
-    made = np.zeros((len(starts) - 1, wide + 2), np.float32)
-    for row, a, z in zip(made, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-        if a < z:
-            own = np.column_stack([vectors[a:z], extra[a:z]])
-            mean = own.mean(axis=0)
-            row[: vectors.shape[1]], row[wide] = mean[:-1], mean[-1]
-            row[wide + 1] = np.sqrt(np.mean((own - mean) ** 2)) * np.sqrt(2 * np.log(max(z - a, 2)))
-    return made
+def _middle(vectors: NDArray[np.float32], extra: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, float]:
+    """Return the mean of a list, that of what its items have anyway, and how far its best lies above both."""
+    own = np.column_stack([vectors, extra])
+    mean = own.mean(axis=0)
+    scatter = np.sqrt(np.mean((own - mean) ** 2)) * np.sqrt(2 * np.log(max(len(own), 2)))
+    return mean[:-1], float(mean[-1]), float(scatter)
 
 
 @compiled_fast

@@ -13,6 +13,7 @@ from nextsession.config import Runtime, Settings
 from nextsession.data.cases import Cases
 from nextsession.data.log import SessionLog, offsets_of
 from nextsession.errors import TrainingError
+from nextsession.mapping import rows_of
 from nextsession.nn.gru4rec_cell import size_of, walk, weights_of
 from nextsession.nn.gru4rec_epoch import EMBEDDINGS, Moved, Rules, Sampling, epoch
 from nextsession.nn.gru4rec_losses import ACTIVATIONS, LOSSES
@@ -163,6 +164,7 @@ class GRU4Rec(Recommender[GRU4RecSettings]):
                     kept = (items.values.copy(), inputs.values.copy(), cells.values.copy())
                 if since == settings.patience:
                     break
+        del items, inputs, cells  # what only learning needs is as large as what was learnt
         self._keep(*kept, support)
         self.curve_ = np.array(curve, np.float64).reshape(-1, len(CURVE))
 
@@ -180,17 +182,17 @@ class GRU4Rec(Recommender[GRU4RecSettings]):
         """Draw items, inputs and layers: each matrix, gate by gate, uniform to `sqrt(6 / (rows + columns))`."""
         dim = int(shape.n_units[-1])
         items = np.zeros((n_items, padded(dim + 1)), np.float32)
-        items[:, :dim] = _uniform(rng, n_items, dim)
+        _draw(rng, items[:, :dim])
         inputs = np.zeros((n_items if shape.of_item else 0, padded(shape.of_item)), np.float32)
         blocks = 3 if self.config.embedding == "none" else 1
         for block in np.split(inputs[:, : shape.of_item], blocks, axis=1):
-            block[:] = _uniform(rng, *block.shape)
+            _draw(rng, block)
         cells = np.zeros((1, sum(map(size_of, shape.n_inputs, shape.n_units))), np.float32)
         for layer, (n_inputs, n_units) in enumerate(zip(shape.n_inputs, shape.n_units, strict=True)):
             w, u, _ = weights_of(cells[0], layer, shape.n_inputs, shape.n_units)
             for matrix, width in ((w, n_inputs), (u, n_units)):
                 for block in np.split(matrix[:, :width], 3):
-                    block[:] = _uniform(rng, *block.shape)
+                    _draw(rng, block)
         return self._moved(items), self._moved(inputs), self._moved(cells)
 
     def _moved(self, values: NDArray[np.float32]) -> Moved:
@@ -286,7 +288,7 @@ class GRU4Rec(Recommender[GRU4RecSettings]):
         shape, after = self._shape(), self.config.reset_gate == "after"
         offsets = offsets_of(lengths)
         places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        x: NDArray[np.float32] = (self.inputs_ if shape.of_item else self.items_[:, :-2])[items[places]]
+        x = rows_of(self.inputs_ if shape.of_item else self.items_[:, :-2], items[places])
         for layer, (n_inputs, units) in enumerate(zip(shape.n_inputs, shape.n_units, strict=True)):
             w, u, bias = weights_of(self.cells_, layer, shape.n_inputs, shape.n_units)
             nothing = np.zeros((len(lengths), units), np.float32)
@@ -305,6 +307,9 @@ class GRU4Rec(Recommender[GRU4RecSettings]):
         ]
 
 
-def _uniform(rng: np.random.Generator, n_rows: int, n_columns: int) -> NDArray[np.float32]:
-    bound = math.sqrt(6 / max(n_rows + n_columns, 1))
-    return rng.uniform(-bound, bound, (n_rows, n_columns)).astype(np.float32)
+def _draw(rng: np.random.Generator, matrix: NDArray[np.float32]) -> None:
+    """Fill a matrix, row by row; by blocks, for what is drawn is twice as wide as what is kept."""
+    bound = math.sqrt(6 / max(sum(matrix.shape), 1))
+    for start in range(0, len(matrix), _EVENTS):
+        block = matrix[start : start + _EVENTS]
+        block[:] = rng.uniform(-bound, bound, block.shape)

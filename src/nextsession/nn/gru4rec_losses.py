@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextsession.nn.gru4rec_math import in_order, sigmoid
-from nextsession.nn.ops.tiles import exponential as exp
+from nextsession.tiles import exponential as exp
 
 CROSS_ENTROPY, BPR_MAX, BPR, TOP1, TOP1_MAX = 0, 1, 2, 3, 4
 

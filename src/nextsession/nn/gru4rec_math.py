@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextsession.compiled import compiled, compiled_allowing
-from nextsession.nn.ops.tiles import exponential
+from nextsession.tiles import exponential
 
 in_order = compiled_allowing()
 """`compiled` for loops that become vectors: division never raises, and sums keep their order, so that results are

@@ -2,7 +2,7 @@
 
 A step multiplies a few hundred rows of items with a few dozen rows of sessions, thousands of times
 a second.  At these sizes a BLAS spends a third of its time on packing and dispatch, so the products
-are those of `ops.tiles`, here for whole matrices: C-contiguous float32, of which the right operand
+are those of `tiles`, here for whole matrices: C-contiguous float32, of which the right operand
 and the result have rows that are a multiple of `LANES` wide.
 """
 
@@ -15,9 +15,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from nextsession import tiles
 from nextsession.compiled import compiled
-from nextsession.nn.ops import tiles
-from nextsession.nn.ops.tiles import LANES
+from nextsession.tiles import LANES
 
 _product = tiles.multiply  # numba needs the name of a function, not of a module's
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nextsession.config import Runtime, Settings
 from nextsession.data.log import SessionLog
 from nextsession.errors import ModelError
+from nextsession.mapping import rows_of
 from nextsession.reading import Reading
 from nextsession.recommender import Recommender
 from nextsession.scores import DotScores, Scores
@@ -72,7 +73,7 @@ class CompiledNetwork(Recommender[CompiledSettings]):
     ) -> dict[str, NDArray[Any]]:
         """Return what the graph asks for of one row."""
         asks = self._asks
-        given: dict[str, NDArray[Any]] = {"vectors": np.ascontiguousarray(self._read[log.items[events]])}
+        given: dict[str, NDArray[Any]] = {"vectors": rows_of(self._read, log.items[events])}
         n = events.stop - events.start
         if "labels" in asks:
             given["labels"] = log.labels[events].astype(np.int64)

@@ -23,6 +23,7 @@ from nextsession.artifacts import read_manifest
 from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ArtifactError, ModelError
 from nextsession.files import manifest_of, sha256, verify, whole_directory
+from nextsession.mapping import mapped_array
 from nextsession.reading import Reading
 from nextsession.recommender import Recommender
 from nextsession.runtime.compiled_network import CompiledNetwork, compiled_network
@@ -109,8 +110,8 @@ def load_runtime(folder: Path) -> Recommender[Any] | None:
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{place} is damaged: its manifest lacks {error}.") from None
     vocabulary = Vocabulary.load(folder / "vocabulary.arrow")
-    table = _mapped(place / _TABLE)
-    read = _mapped(place / _READ) if _READ in files else table[:, :-2]
+    table = mapped_array(place / _TABLE)
+    read = mapped_array(place / _READ) if _READ in files else table[:, :-2]
     if len(table) != len(vocabulary) or len(read) != len(vocabulary):
         raise ArtifactError(f"{place} is damaged: it has not as many items as its model.")
     made = compiled_network(facts, session_of(place / _GRAPH), reading, table, read, unknown_kind=unknown_kind)
@@ -135,11 +136,6 @@ def session_of(graph: Path | bytes) -> Any:
         )
     except Exception as error:  # of kinds that ONNX Runtime keeps to itself
         raise ArtifactError(f"ONNX Runtime cannot run the graph: {str(error).splitlines()[0]}") from None
-
-
-def _mapped(path: Path) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    return found
 
 
 __all__ = ["FOLDER", "CompiledNetwork", "load_runtime", "onnxruntime", "save_runtime", "session_of"]

@@ -111,7 +111,6 @@ def build(settings: ServeSettings, *, clock: Callable[[], int]) -> Server:
     check(settings)
     rules = Rules(ttl=settings.ttl, keep=settings.keep)
     store = open_store(settings.state, rules, patience=settings.server.patience, alone=settings.workers == 1)
-    threading.Thread(target=tie_keys, args=(1,), daemon=True).start()  # compiled code gets ready while files are hashed
     try:
         tables = Titles(settings.items)
 

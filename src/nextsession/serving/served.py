@@ -17,7 +17,7 @@ from nextsession.data.vocabulary import Vocabulary
 from nextsession.errors import ArtifactError
 from nextsession.golden import check_golden
 from nextsession.index.contract import ItemIndex
-from nextsession.index.kept import load_index, vectors_of
+from nextsession.index.kept import USUAL, load_index, usual_of, vectors_of
 from nextsession.popularity import read_popularity
 from nextsession.recommender import Recommender
 from nextsession.registry import load
@@ -35,7 +35,6 @@ MANIFEST = "manifest.json"
 Table: TypeAlias = Callable[[Vocabulary], ItemTable | None]
 """Says what is known of the items of a vocabulary, in its order; None: nothing."""
 ITEM_TABLE = "item_table.arrow"
-_USUAL = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +128,7 @@ class Served:
         if limits.allowed is not None:
             left &= limits.allowed[codes]
         places = np.flatnonzero(left)[:k]
-        if len(places) < k and len(codes) == _USUAL:
+        if len(places) < k and len(codes) == USUAL:
             return None
         return TopK(codes[None, places], self.known_usual.scores[:, places])
 
@@ -176,8 +175,8 @@ def serve(place: str | Path, *, gap: int, table: Table | None = None, learnt_to:
     folder = Path(place)
     compiled = load_runtime(folder)
     model = load(folder) if compiled is None else compiled
-    asked = check_golden(model, folder)
     index = load_index(model, folder)
+    asked = check_golden(model, folder, None if index is None else index.search)
     if index is None and len(model.vocabulary_) > LARGE and _indexable(model):
         log.warning("%s has %d items and no index; `nextsession index` makes one.", place, len(model.vocabulary_))
     known = None if table is None else table(model.vocabulary_)
@@ -216,12 +215,12 @@ def prepared(
     """
     catalogue = Catalogue(model.vocabulary_, table)
     try:
-        usual = _warmed(model)
+        usual = _warmed(model, index)
     except Exception as error:  # whatever it does, it must not be let in
         raise ArtifactError(f"{place or model.name} was loaded, but fails when asked: {error}") from error
     texts = catalogue.texts(usual.items[0])
-    if popularity is not None and len(texts) < _USUAL:  # models of neighbours have nothing to say to nobody
-        texts = list(dict.fromkeys([*texts, *catalogue.texts(_most(popularity))]))[:_USUAL]
+    if popularity is not None and len(texts) < USUAL:  # models of neighbours have nothing to say to nobody
+        texts = list(dict.fromkeys([*texts, *catalogue.texts(_most(popularity))]))[:USUAL]
     return Served(
         model,
         catalogue,
@@ -248,7 +247,7 @@ def _most(popularity: NDArray[np.int64]) -> NDArray[np.int32]:
     """Return the codes of the items wanted most, the most first; ties as in all lists."""
     some = np.flatnonzero(popularity)
     order = np.lexsort((tie_keys(len(popularity))[some], -popularity[some]))
-    return some[order[:_USUAL]].astype(np.int32)
+    return some[order[:USUAL]].astype(np.int32)
 
 
 def _indexable(model: Recommender[Any]) -> bool:
@@ -256,7 +255,7 @@ def _indexable(model: Recommender[Any]) -> bool:
     return vectors is not None and vectors.shape[1] > 1
 
 
-def _warmed(model: Recommender[Any]) -> TopK:
+def _warmed(model: Recommender[Any], index: ItemIndex | None) -> TopK:
     """Ask a few questions of the kinds that come, so that what is compiled at the first is; return the usual list.
 
     Raises:
@@ -266,13 +265,19 @@ def _warmed(model: Recommender[Any]) -> TopK:
     if not len(ids):
         raise ArtifactError(f"{model.name} knows no item at all; fit it on a log with events.")
     some = ids[np.linspace(0, len(ids) - 1, min(len(ids), 50)).astype(np.int64)].tolist()
-    histories = SessionLog.from_lists([[], [some[:1]], [some[-1:]], [some, some[:2]]], vocabulary=model.vocabulary_)
-    found = model.recommend(histories, min(_USUAL, len(ids)), exclude="session")
-    model.recommend(histories.take([3]), 20)
-    listed = int((found.items >= 0).sum())
+    histories = SessionLog.from_lists([[some[:1]], [some[-1:]], [some, some[:2]]], vocabulary=model.vocabulary_)
+    usual = usual_of(model) if index is None or index.usual is None else index.usual
+    if index is None:
+        found = model.recommend(histories, min(USUAL, len(ids)), exclude="session")
+        model.recommend(histories.take([2]), 20)
+        listed = usual.items.size + int((found.items >= 0).sum())
+    else:
+        scores = model.scores(histories)
+        listed = usual.items.size
+        if isinstance(scores, DotScores):
+            listed += int((index.search(scores.queries, 20).items >= 0).sum())
     for name in ids[:: max(1, len(ids) // 1000)].tolist() if not listed else ():
         listed += len(next(iter(model.recommend(SessionLog.from_lists([[[name]]], vocabulary=model.vocabulary_), 1))))
     if not listed:
         raise ArtifactError(f"{model.name} has nothing to say, whatever it is asked; fit it again.")
-    there = found.items[0] >= 0
-    return TopK(found.items[:1, there], found.scores[:1, there])
+    return usual

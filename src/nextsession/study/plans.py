@@ -50,7 +50,7 @@ class StudySettings(Settings):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Share of the numbers set to 0 while training."""
     epochs: int = Field(default=50, ge=1)
-    """Passes at most."""
+    """Passes at most; in `scaling` those of the greatest size, and smaller ones take as many steps."""
     patience: int = Field(default=5, ge=0)
     """Validations without a better score before training ends."""
     batch_size: int = Field(default=64, ge=1)

@@ -2,6 +2,9 @@
 
 The greatest size, all people at the greatest width, is not part of the fit.  What the law says of it is
 written to `prediction.json` before it is trained; a prediction that came after would be none, and is refused.
+
+Every size may take as many steps as the greatest: a share of the people makes more passes, so that less data
+does not also mean less training.  Where it is trained to its end, `patience` says.
 """
 
 import json
@@ -182,7 +185,7 @@ def _foretell(
 
 
 def _settings(settings: StudySettings, cell: Cell) -> dict[str, Any]:
-    return session_level(settings, dim=cell.width)
+    return session_level(settings, dim=cell.width, epochs=round(settings.epochs / cell.share))
 
 
 def _train(

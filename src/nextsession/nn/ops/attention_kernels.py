@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextsession.compiled import compiled, compiled_fast
-from nextsession.nn.ops.tiles import (
+from nextsession.tiles import (
     TALL,
     Floats,
     add_line,

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextsession.compiled import compiled_fast
-from nextsession.nn.ops.tiles import exponential
+from nextsession.tiles import exponential
 
 _BARRED = np.float32(-1e30)  # stands for a score of minus infinity, which sums of floats cannot carry
 _OF_LOG = (np.float32(2 / 3), np.float32(2 / 5), np.float32(2 / 7), np.float32(2 / 9), np.float32(2 / 11))

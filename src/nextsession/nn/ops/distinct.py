@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from nextsession.compiled import compiled
-from nextsession.nn.ops.tiles import bits_at, key_of
 from nextsession.nn.ops.work import seed
+from nextsession.tiles import bits_at, key_of
 
 Codes = NDArray[np.int64]
 

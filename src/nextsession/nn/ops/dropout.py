@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from nextsession.compiled import compiled_fast
-from nextsession.nn.ops.tiles import Floats, bits_at, key_of
 from nextsession.nn.ops.work import flat, kept_above, seed
+from nextsession.tiles import Floats, bits_at, key_of
 
 _STREAM = 1 << 16  # numbers that share a key
 

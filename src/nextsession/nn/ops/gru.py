@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nextsession.compiled import compiled_fast
-from nextsession.nn.ops.tiles import exponential
+from nextsession.tiles import exponential
 
 _Matrix = NDArray[np.float32]
 _ONE, _TWO = np.float32(1), np.float32(2)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from nextsession.compiled import compiled, compiled_fast
 from nextsession.nn.ops.attention_kernels import BLOCK, gather, longest_of
-from nextsession.nn.ops.tiles import (
+from nextsession.tiles import (
     TALL,
     Floats,
     add_line,

@@ -20,8 +20,9 @@ def check_settings_documented(subject: Subject) -> None:
     """Every setting has a default and a docstring, and so has the class of settings."""
     kind = subject.model_class.settings_class
     expect(inspect.getdoc(kind), f"{kind.__name__} has no docstring.")
+    described = kind.described()
     for name, setting in kind.model_fields.items():
-        expect(setting.description, f"the setting {name!r} has no docstring.")
+        expect(described[name], f"the setting {name!r} has no docstring.")
         expect(not setting.is_required(), f"the setting {name!r} has no default.")
 
 

@@ -1,10 +1,12 @@
 """Promises about learning on from later events."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from nextsession.data.log import SessionLog
 from nextsession.errors import ModelError
-from nextsession.testing.subjects import Subject, arrays_of, expect, expect_same, matrix, questions, training_log
+from nextsession.testing.subjects import HOUR, Subject, arrays_of, expect, expect_same, matrix, questions, training_log
 
 
 def check_update_refused(subject: Subject) -> None:
@@ -56,3 +58,15 @@ def check_update_spares_others(subject: Subject) -> None:
     before = matrix(other, questions())
     model.update(training_log(seed=9))
     expect_same(before, matrix(other, questions()), "after another model of the same kind has learnt on")
+
+
+def check_told_of_later_events(subject: Subject) -> None:
+    """What a model that `looks_back` is told of after the instant of a question moves none of its scores."""
+    model = subject.fit(training_log())
+    if not (model.can_update and model.looks_back):
+        return
+    asked, later = questions(), training_log(seed=9)
+    instant = int(asked.times.max()) + HOUR
+    before = matrix(model, asked, asked_at=instant)
+    model.update(replace(later, times=later.times - later.times.min() + instant))
+    expect_same(before, matrix(model, asked, asked_at=instant)[:, : before.shape[1]], "when told of later events")

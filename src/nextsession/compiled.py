@@ -9,6 +9,7 @@ So ours is asked for by what all of them say (`ingredients`).
 
 import hashlib
 import importlib.util
+import pickle
 from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, ParamSpec, TypeVar, cast
@@ -88,7 +89,7 @@ class _Cache(FunctionCache):
     function: Any
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Load machine code that was kept.
+        """Load machine code that was kept; none if it was cut short, or is of modules that are gone since.
 
         Numba would first read in all that it knows of compiling, SciPy included: half a second and 20 MB for
         each process.  It does so in any case once something must be compiled.
@@ -96,7 +97,10 @@ class _Cache(FunctionCache):
         rtsys.initialize(target_context)
         linalg.ensure_blas = _has_blas  # SciPy is imported by what needs it, not by whatever sorts an array
         with self._guard_against_spurious_io_errors():
-            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+            try:
+                return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+            except (ImportError, AttributeError, EOFError, pickle.UnpicklingError):
+                return None  # it is compiled, and kept, again
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
         return *super()._index_key(sig, codegen), ingredients(self.function)  # type: ignore[no-untyped-call]

@@ -87,3 +87,26 @@ def test_functions_run_where_no_code_can_be_kept() -> None:
 
 def _one(x: int) -> int:
     return x + 1
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x05cut short", b"cnowhere_at_all\nthing\n."])
+def test_code_that_cannot_be_loaded_is_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    folder = tmp_path / "cut_short"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "caller.py").write_text(_CALLER.format(package=folder.name))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert _imported(folder, 1, 5).outer(2) == 35
+    kept = list(folder.rglob("caller.outer*.nbc"))
+    assert kept
+    for file in kept:
+        file.write_bytes(content)
+    again = _imported(folder, 1, 5)
+    assert again.outer(2) == 35
+    assert again.outer.stats.cache_misses
+    once_more = _imported(folder, 1, 5)
+    assert once_more.outer(2) == 35
+    assert once_more.outer.stats.cache_hits

@@ -18,14 +18,14 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nextsession.data.log import SessionLog
+from nextsession.data.log import SessionLog, offsets_of
 from nextsession.errors import ArtifactError, ConfigError
 from nextsession.files import manifest_of, sha256, verify, whole_directory
 from nextsession.index.contract import Exact, ItemIndex
 from nextsession.index.faiss_indexes import Graph, Products
 from nextsession.index.lists import InvertedLists
 from nextsession.recommender import Recommender
-from nextsession.scores import DotScores, TopK
+from nextsession.scores import DotScores, Limits, TopK
 
 FOLDER = "index"
 FORMAT = 3
@@ -53,19 +53,26 @@ def queries_of(model: Recommender[Any], *, number: int = _QUERIES, seed: int = 0
         seed: Chooses where histories begin, and which of the likely items follow.
     """
     rng = np.random.default_rng(seed)
-    ids = model.vocabulary_.ids
-    sessions = [[ids[code]] for code in rng.integers(0, len(ids), number).tolist()]
+    sessions = [[code] for code in rng.integers(0, len(model.vocabulary_), number).tolist()]
     for length in range(1, 5):
-        going = [row for row in range(number) if row % 5 >= length]
-        log = SessionLog.from_lists([[sessions[row]] for row in going], vocabulary=model.vocabulary_)
-        found = model.recommend(log, 10, exclude="session")
-        for row, likely in zip(going, found, strict=True):
+        going = [sessions[row] for row in range(number) if row % 5 >= length]
+        barred = np.array([code for session in going for code in session], np.int32)
+        limits = Limits(offsets_of([len(session) for session in going]), barred)
+        found = _products_of(model, going).top(10, limits).items  # one pass over the items for all of them
+        for session, codes in zip(going, found, strict=True):
+            likely = codes[codes >= 0].tolist()
             if likely:
-                sessions[row].append(likely[int(rng.integers(len(likely)))])
-    scores = model.scores(SessionLog.from_lists([[session] for session in sessions], vocabulary=model.vocabulary_))
+                session.append(likely[int(rng.integers(len(likely)))])
+    return _products_of(model, sessions).queries
+
+
+def _products_of(model: Recommender[Any], sessions: list[list[int]]) -> DotScores:
+    ids = model.vocabulary_.ids
+    log = SessionLog.from_lists([[ids[session].tolist()] for session in sessions], vocabulary=model.vocabulary_)
+    scores = model.scores(log)
     if not isinstance(scores, DotScores):
         raise ConfigError(f"{model.name} does not score by products of vectors, so there is nothing to index.")
-    return scores.queries
+    return scores
 
 
 def build_index(model: Recommender[Any], kind: Kind, *, least_recall: float = LEAST_RECALL) -> ItemIndex:

@@ -12,7 +12,8 @@ Of the requests, a share (`--events`) records an event, the others ask for a lis
 event on the way (`--alone`: without).  `--serve` starts `nextsession serve` on an empty folder, waits
 until it is ready, and ends it afterwards.  The result, one JSON object, holds latencies, the CPU time
 of the server by stage (`/metrics`; `http` is what is left of the thread that answers), its memory
-(PSS: pages that processes share are counted once; how much of it is pages of files) before and after; `--out` adds it to a file of rows.
+(PSS: pages that processes share are counted once) before and after, and how much of it is pages of files;
+`--out` adds it to a file of rows.
 """
 
 import argparse

@@ -48,6 +48,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "sparse": True,
         "loss": {"kind": "sampled_softmax", "negatives": {"kind": "uniform", "n": 512, "per": "batch"}},
     },
+    "sessionrec": {"dim": 64, "epochs": 1, "batch_size": 256},
 }
 
 

@@ -12,7 +12,8 @@ Of the requests, a share (`--events`) records an event, the others ask for a lis
 event on the way (`--alone`: without).  `--serve` starts `nextsession serve` on an empty folder, waits
 until it is ready, and ends it afterwards.  The result, one JSON object, holds latencies, the CPU time
 of the server by stage (`/metrics`; `http` is what is left of the thread that answers), its memory
-(PSS: pages that processes share are counted once) before and after; `--out` adds it to a file of rows.
+(PSS: pages that processes share are counted once) before and after, and how much of it is pages of files;
+`--out` adds it to a file of rows.
 """
 
 import argparse
@@ -231,12 +232,15 @@ def cpu_of_thread(stat):
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def memory_of(pid):
-    """Return the proportional set size (MB) of a process and its descendants: shared pages are counted once."""
+def memory_of(pid, kind="Pss"):
+    """Return the proportional set size (MB) of a process and its descendants: shared pages are counted once.
+
+    `Pss_File` are those of it that are pages of files, which the system may drop and read again.
+    """
     total = 0
     for one in family(pid):
         for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith(f"{kind}:"):
                 total += int(line.split()[1])
     return total / 1024
 
@@ -342,6 +346,7 @@ def measured(args, ready, before):
     if args.pid:
         row["cpu_us"], row["stages_ms"] = load.by_stage(), load.waits()
         row["server_mb"] = [round(memory, 1), round(memory_of(args.pid), 1)]
+        row["server_file_mb"] = round(memory_of(args.pid, "Pss_File"), 1)
         row["workers"], row["ready_s"] = args.workers, None if ready is None else round(ready, 2)
     return row
 

@@ -209,11 +209,11 @@ def test_too_few_sizes_are_refused():
 
 
 def test_every_size_may_take_as_many_steps():
-    settings = StudySettings(epochs=12, steps=4, widths=(8, 16))
+    settings = StudySettings(epochs=12, patience=2, steps=4, widths=(8, 16))
     sizes, last = scaling.grid(settings)
-    passes = [scaling._settings(settings, size)["epochs"] for size in (*sizes, last)]
-    assert passes == [96, 48, 24, 24, 12]
-    assert {size.share * n for size, n in zip((*sizes, last), passes, strict=True)} == {12}
+    passes = [scaling._settings(settings, size) for size in (*sizes, last)]
+    assert [(p["epochs"], p["patience"]) for p in passes] == [(96, 16), (48, 8), (24, 4), (24, 4), (12, 2)]
+    assert [size.share for size in (*sizes, last)] == [1 / 8, 1 / 4, 1 / 2, 1 / 2, 1]
 
 
 def test_the_interval_of_what_is_foretold_holds_it():

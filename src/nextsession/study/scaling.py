@@ -3,8 +3,8 @@
 The greatest size, all people at the greatest width, is not part of the fit.  What the law says of it is
 written to `prediction.json` before it is trained; a prediction that came after would be none, and is refused.
 
-Every size may take as many steps as the greatest: a share of the people makes more passes, so that less data
-does not also mean less training.  Where it is trained to its end, `patience` says.
+Every size may take as many steps as the greatest, and is given up after as many without a better score: a share
+of the people makes more passes, so that less data does not also mean less training.
 """
 
 import json
@@ -185,7 +185,8 @@ def _foretell(
 
 
 def _settings(settings: StudySettings, cell: Cell) -> dict[str, Any]:
-    return session_level(settings, dim=cell.width, epochs=round(settings.epochs / cell.share))
+    epochs, patience = (round(passes / cell.share) for passes in (settings.epochs, settings.patience))
+    return session_level(settings, dim=cell.width, epochs=epochs, patience=patience)
 
 
 def _train(

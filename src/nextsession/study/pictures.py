@@ -123,10 +123,7 @@ def _scaling(summary: Summary) -> str:
         _points(left, [(c["events"], c) for c in fitted if c["width"] == widest], _INK)
         left.plot([told["events"]] * 2, [told["low"], told["high"]], color=COLOURS[0], linewidth=5, alpha=0.5)
         _points(left, [(last["events"], last)], COLOURS[1])
-        left.annotate(
-            "foretold, then measured", (told["events"], told["low"]), (-4, -14), textcoords="offset points",
-            ha="right", color=COLOURS[1],
-        )  # fmt: skip
+        left.text(0.98, 0.06, "foretold, then measured", transform=left.transAxes, ha="right", color=COLOURS[1])
         left.set_xlabel("events learnt")
         _powers(left, sorted({c["events"] for c in cells}))
         right.set_title("Width of the model, half of the people", loc="left", fontsize=11.5)

@@ -99,7 +99,7 @@ class _Cache(FunctionCache):
         with self._guard_against_spurious_io_errors():
             try:
                 return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
-            except (ImportError, AttributeError, EOFError, pickle.UnpicklingError):
+            except (ImportError, AttributeError, EOFError, pickle.UnpicklingError):  # numba pickles, we never do
                 return None  # it is compiled, and kept, again
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:

@@ -46,15 +46,20 @@ def _imported(folder: Path, by: int, step: int) -> ModuleType:
     return importlib.import_module(f"{folder.name}.caller")
 
 
-def test_code_kept_on_disk_is_not_used_once_a_function_of_another_module_has_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "kept_code"
+def _package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write a package that can be imported, without the module that it calls."""
     folder.mkdir()
     (folder / "__init__.py").write_text("")
     (folder / "caller.py").write_text(_CALLER.format(package=folder.name))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # the stamp of `.pyc` files is coarser than this test
+    monkeypatch.syspath_prepend(str(folder.parent))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # the stamp of `.pyc` files is coarser than these tests
+    return folder
+
+
+def test_code_kept_on_disk_is_not_used_once_a_function_of_another_module_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _package(tmp_path / "kept_code", monkeypatch)
     first = _imported(folder, 1, 5)
     assert first.outer(2) == 35
     assert first.outer.stats.cache_misses
@@ -93,12 +98,7 @@ def _one(x: int) -> int:
 def test_code_that_cannot_be_loaded_is_compiled_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
-    folder = tmp_path / "cut_short"
-    folder.mkdir()
-    (folder / "__init__.py").write_text("")
-    (folder / "caller.py").write_text(_CALLER.format(package=folder.name))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    folder = _package(tmp_path / "cut_short", monkeypatch)
     assert _imported(folder, 1, 5).outer(2) == 35
     kept = list(folder.rglob("caller.outer*.nbc"))
     assert kept

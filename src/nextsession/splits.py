@@ -138,6 +138,8 @@ class SplitSettings(Settings):
         return self.model_dump(mode="json", include=set(_READ[self.protocol] | _ALWAYS_READ))
 
 
+_SCANT = 0.1
+"""Learning from less than this share of a log is remarked upon."""
 _ALWAYS_READ = frozenset({"protocol", "seed"})
 _DRAWN = frozenset({"users", "longest_history"})
 _INSTANTS = _DRAWN | {"test", "validation", "until"}
@@ -227,14 +229,20 @@ def _by_time(log: SessionLog, settings: SplitSettings) -> Split:
             f"validation, test and until must follow one another; they begin at {_iso(learn_to)}, {_iso(test_from)} "
             f"and {_iso(end)}."
         )
-    facts = {"validation_from": _iso(learn_to), "test_from": _iso(test_from), "until": _iso(end)}
+    facts: dict[str, Any] = {"validation_from": _iso(learn_to), "test_from": _iso(test_from), "until": _iso(end)}
     known = log.before(learn_to)
     if known.n_events == 0:
         raise DataError(f"No event is earlier than {_iso(learn_to)}: there is nothing to learn from. Shorten the test.")
     if settings.protocol == "session-events":
         known = known.as_sessions()
     known = known.compact()
-    asked = _asked_since(log.before(end), known, test_from, settings)
+    there = log.before(end)
+    if known.n_events < _SCANT * there.n_events:
+        facts["remark"] = (
+            f"Only {known.n_events:,} of {there.n_events:,} events are earlier than {_iso(learn_to)} and learnt from; "
+            "a shorter split.test (and split.validation) leaves more."
+        )
+    asked = _asked_since(there, known, test_from, settings)
     validation: Questions = _nothing
     if learn_to < test_from:
         validation = _asked_since(log.before(test_from), known, learn_to, settings)

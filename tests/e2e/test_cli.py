@@ -351,6 +351,16 @@ def test_a_model_that_saw_the_answers_is_refused(run):
     assert "some learnt from events later than" in err
 
 
+def test_a_table_of_models_that_learnt_next_to_nothing_says_so(run):
+    wide = [text.replace("split.test=14d", "split.test=58d") for text in SHOP]
+    code, out, err = run("compare", *wide, "--models", "popular", "--out", "c", "--set", "evaluation.bootstrap=20")
+    assert code == 0
+    assert "events are earlier than" in err
+    assert "events are earlier than" not in out
+    assert "a shorter split.test" in Path("c/report.md").read_text()
+    assert "a shorter split.test" in Path("c/report.html").read_text()
+
+
 def test_compare_writes_and_resumes(run):
     arguments = ["compare", *SHOP, "--models", "popular,markov", "--out", "c", "--set", "evaluation.bootstrap=20"]
     code, out, _ = run(*arguments)

@@ -184,6 +184,15 @@ def test_until_leaves_out_what_is_later():
     assert cut.train.times.max() < last - DAY
 
 
+def test_learning_from_next_to_nothing_is_remarked_upon():
+    log = random_log()
+    span = int(np.ptp(log.times))
+    assert "remark" not in split(log, SplitSettings(test="1d")).facts
+    scant = split(log, SplitSettings(test=span * 19 // 20))
+    assert 0 < scant.train.n_events < log.n_events / 10
+    assert scant.facts["remark"].startswith(f"Only {scant.train.n_events:,} of {log.n_events:,} events are earlier")
+
+
 def test_at_most_so_many_users_are_asked_and_training_is_the_same():
     log = random_log()
     everybody = split(log, SplitSettings(protocol="leave-one-session-out"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nextsession.cli.request import Data, ExperimentFile, agree, read_experiment
+from nextsession.cli.request import Data, ExperimentFile, open_split, read_experiment
 from nextsession.cli.terminal import DryRun, Json, Overrides, bars, examples, remark, show, show_json, show_table
 from nextsession.errors import ConfigError, DataError, ModelError
 
@@ -123,9 +123,8 @@ def run(
     from nextsession.comparison import compare as learn_and_measure
     from nextsession.files import whole_file
     from nextsession.report import write_html, write_markdown
-    from nextsession.sources import open_split
 
-    source, parts = open_split(experiment, agree=agree, progress=progress)
+    source, parts = open_split(experiment, progress)
     place = out or Path("runs") / f"compare-{source.name}"
     seed = experiment.runtime.seed
     specs = [ModelSpec(model.name, model.settings.model_dump(mode="json"), seed) for model in experiment.models]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nextsession.cli.request import ExperimentFile, agree
+from nextsession.cli.request import ExperimentFile, open_split
 from nextsession.cli.terminal import Json, Overrides, bars, examples, show, show_json, show_table
 
 if TYPE_CHECKING:
@@ -36,13 +36,12 @@ def evaluate(
     from nextsession.evaluation import evaluate as measure
     from nextsession.registry import load
     from nextsession.runs import check_unseen, stored_experiment
-    from nextsession.sources import open_split
 
     asked = stored_experiment(artifact, experiment, overrides or ())
     with bars() as progress:
         places = [artifact] if against is None else [artifact, against]
         models = [load(place) for place in places]
-        source, parts = open_split(asked, agree=agree, progress=progress)
+        source, parts = open_split(asked, progress)
         reports: list[Report] = []
         for place, model in zip(places, models, strict=True):
             check_unseen(place, model, parts, asked)

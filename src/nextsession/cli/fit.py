@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from nextsession.cli.request import Data, ExperimentFile, agree, read_experiment
+from nextsession.cli.request import Data, ExperimentFile, agree, open_split, read_experiment
 from nextsession.cli.terminal import DryRun, Json, Overrides, bars, examples, remark, show, show_json
 from nextsession.cli.together import together
 
@@ -49,7 +49,7 @@ def fit(
     from nextsession.data.cases import Blocks
     from nextsession.registry import model_class
     from nextsession.runs import check_place, save_run
-    from nextsession.sources import open_source, open_split
+    from nextsession.sources import open_source
 
     if model is not None and overrides:
         overrides = [f"models.{model}.{x.removeprefix('model.')}" if x.startswith("model.") else x for x in overrides]
@@ -70,7 +70,7 @@ def fit(
         if everything:
             log, validation = open_source(wanted, agree=agree, progress=progress).log, None
         else:
-            _, parts = open_split(wanted, agree=agree, progress=progress)
+            _, parts = open_split(wanted, progress)
             log, validation = parts.train, parts.validation
         if processes.first:
             processes.wait()

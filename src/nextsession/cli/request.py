@@ -11,6 +11,9 @@ from nextsession.errors import ConfigError, DataError, suggestion
 
 if TYPE_CHECKING:
     from nextsession.experiment import Experiment
+    from nextsession.progress import Progress
+    from nextsession.sources import Source
+    from nextsession.splits import Split
 
 ExperimentFile: TypeAlias = Annotated[
     Path | None, typer.Argument(metavar="EXPERIMENT.toml", help="An experiment file; - reads it from stdin.")
@@ -61,6 +64,16 @@ def data_table(name: str) -> dict[str, Any]:
         f"There is no file, prepared directory or data set {name!r}.{suggestion(name, sets.names())} "
         "`nextsession data sets` lists the sets."
     )
+
+
+def open_split(experiment: "Experiment", progress: "Progress") -> tuple["Source", "Split"]:
+    """Read the log of an experiment and split it; ask for consent to terms, and say what is odd about the parts."""
+    from nextsession import sources
+
+    source, parts = sources.open_split(experiment, agree=agree, progress=progress)
+    if "remark" in parts.facts:
+        remark(parts.facts["remark"])
+    return source, parts
 
 
 def agree(terms: str) -> bool:

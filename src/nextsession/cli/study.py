@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nextsession.cli.request import agree, data_table
+from nextsession.cli.request import data_table, open_split
 from nextsession.cli.terminal import DryRun, Json, Overrides, bars, examples, show, show_json, show_table
 
 if TYPE_CHECKING:
@@ -53,12 +53,11 @@ def study(
     if dry_run:
         _plan(request, as_json=json)
         return
-    from nextsession.sources import open_split
     from nextsession.study.page import write_page
     from nextsession.study.run import carry_out
 
     with bars() as progress:
-        source, split = open_split(request.experiment, agree=agree, progress=progress)
+        source, split = open_split(request.experiment, progress)
         place = out or Path("runs") / "study" / source.name
         summary = carry_out(
             request, split, data=source.name, out=place, budget=budget, resume=not anew, progress=progress

@@ -37,6 +37,8 @@ def about(board: Leaderboard) -> list[tuple[str, str]]:
         ("Unknown to the model, so missed", _shares(unknown)),
         ("Left out though wanted", _shares(barred)),
     ]
+    if data.get("remark"):
+        facts.append(("Note", plain(data["remark"])))
     if asked.get("skipped"):
         facts.append(("Questions without an answer, skipped", f"{asked['skipped']:,.0f}"))
     return [(name, text) for name, text in facts if text]

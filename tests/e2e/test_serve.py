@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import os
 import random
 import re
 import signal
@@ -244,6 +245,28 @@ def test_a_dry_run_loads_the_models_and_touches_nothing(models, tmp_path):
     found = json.loads(out)
     assert [(arm["arm"], arm["weight"], arm["golden"]) for arm in found["arms"]] == [("old", 3.0, 16), ("new", 1.0, 16)]
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/task").exists(), reason="threads are counted in /proc, which this system has not"
+)
+def test_products_of_vectors_have_no_threads_of_their_own(models):
+    """Threads of a library that spin while they wait took 60 % of the core that requests needed."""
+    count = "import os, threading; print(len(os.listdir('/proc/self/task')) - threading.active_count())"
+    program = f"""
+import sys
+from nextsession.cli import main
+try:
+    main(["--quiet", "serve", {str(models / "v0")!r}, "--dry-run"])
+except SystemExit:
+    {count}
+"""
+    bare = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    found = [
+        subprocess.run([sys.executable, "-c", program], env=bare | more, capture_output=True, text=True, check=True)
+        for more in ({}, {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
+    ]
+    assert len({done.stdout.splitlines()[-1] for done in found}) == 1
 
 
 def test_a_fallback_and_shadows_are_arms_that_answer_nobody(models):

@@ -1,5 +1,6 @@
 """`nextsession serve`: models behind HTTP, with a store of events and a page."""
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -28,6 +29,10 @@ EXAMPLES = examples(
     "nextsession serve runs/vmisknn --learn 5m  # told every five minutes what happened; 'never' for no model",
     "nextsession serve runs/vmisknn --dry-run",
 )
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""How many threads share a product of vectors, as libraries read it when they are imported.  Products of one request are
+small, and threads that wait for the next one spin on the core that other requests need."""
 
 
 def serve(
@@ -121,6 +126,8 @@ def serve(
     An event is acknowledged when it is durable: on the disk, or in a Redis that several machines share.
     Several artifacts are arms of a comparison: each visitor gets one of them, always the same.
     """
+    for name in _THREADS:
+        os.environ.setdefault(name, "1")
     texts = [*artifacts, *(shadow or ()), *([] if fallback is None else [fallback])]
     hashing = hash_ahead([Path(arm_of(text)[1]) for text in texts])  # on another core, while this one imports
     settings = _settings(

@@ -31,8 +31,10 @@ EXAMPLES = examples(
 )
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""How many threads share a product of vectors, as libraries read it when they are imported.  Products of one request are
-small, and threads that wait for the next one spin on the core that other requests need."""
+"""How many threads share a product of vectors, as libraries read it when they are imported.
+
+Products of one request are small, and threads that wait for the next one spin on the core that other requests need.
+"""
 
 
 def serve(

@@ -75,3 +75,26 @@ def test_scaling_foretells_before_it_checks(capsys, tmp_path):
     found = json.loads((place.parent / "scaling.json").read_text(encoding="utf-8"))["more"]
     assert [cell["held_out"] for cell in found["cells"]] == [False] * 5 + [True]
     assert found["check"]["inside"] in (True, False)
+
+
+def test_shops_differ_in_how_long_a_wish_lasts_and_in_nothing_else(capsys, tmp_path):
+    code, out, _ = run(capsys, "study", "intent", *SMALL, "--set", "study.lasting=[0.2,0.8]", "--dry-run")
+    assert code == 0
+    assert "0.2: SASRec+" in out
+    code, out, _ = run(capsys, "study", "intent", *SMALL, "--set", "study.lasting=[0.2,0.8]")
+    assert code == 0
+    assert "Persistence 0.8" in out
+    found = json.loads((tmp_path / "runs/study/shop/intent.json").read_text(encoding="utf-8"))
+    assert [world["persistence"] for world in found["more"]["worlds"]] == [0.2, 0.8]
+    assert len({world["fingerprint"] for world in found["more"]["worlds"]}) == 2
+    rivals = {model["name"]: model["against"] for model in found["models"]}
+    assert {rivals[f"{x}: SessionRec, mean"].partition(": ")[0] for x in ("0.2", "0.8")} == {"0.2", "0.8"}
+    assert "http://www.w3.org/2000/svg" in (tmp_path / "runs/study/shop/intent.html").read_text(encoding="utf-8")
+
+
+def test_how_long_a_wish_lasts_can_be_set_in_the_shop_alone(capsys, tmp_path):
+    rows = "".join(f"{u},{i},2026-03-0{1 + i}T09:00:00Z\n" for u in "abcd" for i in range(4))
+    (tmp_path / "clicks.csv").write_text(f"user_id,item_id,timestamp\n{rows}")
+    code, _, err = run(capsys, "study", "intent", "--data", "clicks.csv")
+    assert code == 2
+    assert "which only the simulated shop can" in err

@@ -21,7 +21,8 @@ EXAMPLES = examples(
 
 def study(
     name: Annotated[
-        str, typer.Argument(metavar="STUDY", help="overall, backbones, encoders, alpha, time, scaling or ablation.")
+        str,
+        typer.Argument(metavar="STUDY", help="overall, backbones, encoders, alpha, time, scaling, ablation or intent."),
     ],
     data: Annotated[
         str, typer.Option("--data", metavar="LOG", help="A data set, a prepared directory, a file, or 'shop'.")
@@ -41,7 +42,8 @@ def study(
 
     overall: all models; backbones: GRU, Transformer, HSTU over sessions and over items; encoders: how sessions are
     pooled; alpha: the weight of the rank loss; time: quality against time of training; scaling: sizes of data and
-    model, a law, and an extrapolation written before it is checked; ablation: what each part of the model is worth.
+    model, a law, and an extrapolation written before it is checked; ablation: what each part of the model is
+    worth; intent: shops that differ only in how long a wish lasts.
 
     What is there already is not made again, and studies of one log share it. Sizes and budgets of all networks are
     set by study.NAME, such as study.epochs=20; --dry-run shows them all. Rows that know the instant of the
@@ -74,7 +76,7 @@ def study(
 
 def _plan(request: "Request", *, as_json: bool) -> None:
     """Say what would be trained; whether the log has times and exposures is only known once it is read."""
-    from nextsession.study.plans import Known, arms
+    from nextsession.study.plans import Known, arms, named
     from nextsession.study.run import specs
 
     shop = request.experiment.data.shop
@@ -84,6 +86,13 @@ def _plan(request: "Request", *, as_json: bool) -> None:
         cells, last = grid(request.settings)
         names = [cell.name for cell in (*cells, last)]
         lines = [[name, "sessionrec", request.settings.seeds] for name in names]
+    elif request.study == "intent":
+        chosen = arms("intent", request.settings, Known(True, True))
+        lines = [
+            [named(arm, lasts), arm.model, request.settings.seeds]
+            for lasts in request.settings.lasting
+            for arm in chosen
+        ]
     else:
         assumed = Known(True, True, None if shop is None else shop.model_dump(mode="json"))
         chosen = arms(request.study, request.settings, assumed)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from nextsession.files import whole_file
 from nextsession.report.leaderboard import metric_name, plain
 from nextsession.study.pictures import picture
-from nextsession.study.plans import METRICS, TITLES
+from nextsession.study.plans import METRICS, TITLES, bare
 from nextsession.study.summary import GAIN, Measured, Summary
 from nextsession.study.tables import cells, signed
 
@@ -65,6 +65,8 @@ def verdict(summary: Summary) -> str:
             f"({told['low']:.4f} to {told['high']:.4f}); measured then was {came['observed']:.4f}, "
             f"{'inside' if came['inside'] else 'outside'} the interval."
         )
+    if summary.study == "intent":
+        return _where(summary)
     parts = []
     for timed in (False, True):
         some = [m for m in summary.models if m.metrics and m.timed == timed and m.kind != "oracle"]
@@ -73,6 +75,19 @@ def verdict(summary: Summary) -> str:
             column = "Of what knows the instant" if timed else "Blind to the time"
             parts.append(f"{column}, {best.name} is best over the six metrics{_beside(best)}.")
     return " ".join(parts)
+
+
+def _where(summary: Summary) -> str:
+    """Say what the first model of sessions is worth where a wish lasts least and most."""
+    compared = [m for m in summary.models if GAIN in m.differences]
+    ours = [m for m in compared if bare(m.name) == bare(compared[0].name)]
+    if not ours:
+        return ""
+    parts = [
+        f"{signed(m.differences[GAIN], share=True)} beside {bare(m.against)} where persistence is {m.x:g}"
+        for m in [*ours[:1], *ours[1:][-1:]]
+    ]
+    return f"{bare(ours[0].name)} is {', and '.join(parts)}."
 
 
 def _beside(model: Measured) -> str:

@@ -14,6 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 
 from nextsession.report.charts import COLOURS, MUTED, STYLE, inline, name_ends
 from nextsession.report.leaderboard import metric_name
+from nextsession.study.plans import bare
 from nextsession.study.summary import GAIN, Summary
 
 _INK, _PAPER = STYLE["text.color"], "#010204"
@@ -21,7 +22,7 @@ _INK, _PAPER = STYLE["text.color"], "#010204"
 
 def picture(summary: Summary) -> str:
     """Return the picture of a study as SVG; empty if there is nothing to draw."""
-    draw = {"alpha": _alpha, "time": _time, "scaling": _scaling}.get(summary.study, _gains)
+    draw = {"alpha": _alpha, "time": _time, "scaling": _scaling, "intent": _intent}.get(summary.study, _gains)
     return draw(summary)
 
 
@@ -133,6 +134,28 @@ def _scaling(summary: Summary) -> str:
         _powers(right, [c["width"] for c in own])
         for axes in (left, right):
             axes.set_ylabel(metric_name(metric))
+    return drawn[0]
+
+
+def _intent(summary: Summary) -> str:
+    """Draw the gain of each model of sessions over the best of items against how long a wish lasts."""
+    found = [m for m in summary.models if GAIN in m.differences and m.x is not None]
+    names = list(dict.fromkeys(bare(m.name) for m in found))
+    with _figure(summary, (9, 4)) as (figure, drawn):
+        axes = figure.subplots()
+        figure.subplots_adjust(left=0.09, right=0.74, bottom=0.15, top=0.96)
+        axes.axhline(0, color=MUTED, linewidth=1)
+        ends = []
+        for name, colour in zip(names, COLOURS, strict=False):
+            own = sorted((m for m in found if bare(m.name) == name), key=lambda m: m.x or 0.0)
+            _line(axes, [m.x or 0.0 for m in own], [m.differences[GAIN] for m in own], colour)
+            ends.append((own[-1].x or 0.0, own[-1].differences[GAIN]["mean"], name, colour))
+        axes.set_xlabel("persistence: how often who returns at once still wants what he wanted")
+        axes.set_ylabel("mean gain over six metrics")
+        axes.xaxis.set_major_locator(FixedLocator(sorted({m.x or 0.0 for m in found})))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:+.0%}" if v else "0"))
+        name_ends(axes, ends)
     return drawn[0]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -13,7 +13,7 @@ from nextsession.errors import DataError
 Kind: TypeAlias = Literal["sessions", "items", "counting", "oracle"]
 """What a model reads one by one: whole sessions, events; or it counts; or it knows the truth."""
 
-Name: TypeAlias = Literal["overall", "backbones", "encoders", "alpha", "time", "scaling", "ablation"]
+Name: TypeAlias = Literal["overall", "backbones", "encoders", "alpha", "time", "scaling", "ablation", "intent"]
 
 TITLES: Mapping[str, str] = {
     "overall": "Overall comparison",
@@ -23,8 +23,9 @@ TITLES: Mapping[str, str] = {
     "time": "Quality against time of training",
     "scaling": "Scaling with data and with the width of the model",
     "ablation": "What each part is worth",
+    "intent": "What sessions are worth where a wish lasts, and where it does not",
 }
-"""The studies by name; of the paper Table 2, 3 and 4, Figure 4, 3 and 5; the last is ours."""
+"""The studies by name; of the paper Table 2, 3 and 4, Figure 4, 3 and 5; the last two are ours."""
 
 METRICS = tuple(f"{name}@{k}" for name in ("ndcg", "recall") for k in (10, 100, 500))
 """What every table holds."""
@@ -75,6 +76,8 @@ class StudySettings(Settings):
     """Of `scaling`: sizes of the data, each twice the one before; the law is fitted on all but the last."""
     widths: tuple[int, ...] = (8, 16, 32, 64)
     """Of `scaling`: widths of the model."""
+    lasting: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.3, 0.6, 0.9)
+    """Of `intent`: the `persistence` of each shop, how often who returns at once still wants what he wanted."""
     law_metric: str = "recall@100"
     """Of `scaling`: one minus this is what the law describes."""
 
@@ -155,6 +158,7 @@ def arms(name: Name, settings: StudySettings, known: Known) -> list[Arm]:
         "alpha": _alpha,
         "time": _time,
         "ablation": _ablation,
+        "intent": _intent,
     }
     if name == "alpha" and not known.ignored:
         raise DataError(
@@ -162,6 +166,20 @@ def arms(name: Name, settings: StudySettings, known: Known) -> list[Arm]:
             "Choose a log with exposures, such as ebnerd or shop."
         )
     return make[name](settings, known)
+
+
+def named(arm: Arm, lasts: float) -> str:
+    """Return the name of a model in one of these shops."""
+    return f"{lasts:g}: {arm.name}"
+
+
+def bare(name: str) -> str:
+    """Return the name of the model alone.
+
+    >>> bare("0.3: HSTU"), bare("HSTU")
+    ('HSTU', 'HSTU')
+    """
+    return name.partition(": ")[2] or name
 
 
 def session_level(settings: StudySettings, **others: Any) -> dict[str, Any]:
@@ -294,6 +312,12 @@ def _alpha(settings: StudySettings, known: Known) -> list[Arm]:
 def _time(settings: StudySettings, known: Known) -> list[Arm]:
     ours = Arm(f"SessionRec, {settings.within}", "sessionrec", session_level(settings))
     return [ours, *(arm for arm in _over_items(settings, known) if arm.name != "GRU")]
+
+
+def _intent(settings: StudySettings, known: Known) -> list[Arm]:
+    ours = {within: session_level(settings, within=within) for within in dict.fromkeys(("mean", settings.within))}
+    sessions = [Arm(f"SessionRec, {x}", "sessionrec", own, against=BEST_OF_ITEMS) for x, own in ours.items()]
+    return [*sessions, *(arm for arm in _over_items(settings, known) if arm.model not in ("sessionrec", "gru"))]
 
 
 def _ablation(settings: StudySettings, known: Known) -> list[Arm]:

@@ -94,10 +94,13 @@ def carry_out(
         ConfigError: A setting is wrong.
         DataError: The log does not hold what the study is about.
     """
+    from nextsession.study.intent import compare_intents
     from nextsession.study.scaling import scale
 
     experiment = request.experiment
-    if request.study == "scaling":
+    if request.study == "intent":
+        summary = compare_intents(request, data=data, out=out, budget=budget, resume=resume, progress=progress)
+    elif request.study == "scaling":
         summary = scale(request, split, data=data, out=out, budget=budget, resume=resume, progress=progress)
     else:
         chosen = arms(request.study, request.settings, known(request, split))

@@ -9,7 +9,7 @@ Table = tuple[str, list[str], list[list[str]]]
 
 SLATES = ("slate_auc", "slate_mrr", "slate_ndcg@10")
 _FEW = ("ndcg@100", "recall@100")
-ORDERED = ("alpha", "encoders", "backbones", "scaling", "ablation")
+ORDERED = ("alpha", "encoders", "backbones", "scaling", "ablation", "intent")
 """Studies whose rows keep their order; others are sorted, the best first."""
 
 
@@ -20,7 +20,7 @@ def cells(summary: Summary, *, best: str = "{}") -> list[Table]:
         summary: What came of it.
         best: How the best of a column is marked, such as `**{}**`.
     """
-    found = [_quality(summary, timed, best) for timed in (False, True) if _those(summary, timed)]
+    found = [_quality(summary, models, title, best) for title, models in _together(summary)]
     found += [_differences(summary, timed) for timed in (False, True) if _compared(summary, timed)]
     if summary.study == "scaling":
         found.append(_law(summary))
@@ -45,6 +45,15 @@ def signed(found: Interval, *, share: bool = False) -> str:
     return f"{mean} ({low} to {high})"
 
 
+def _together(summary: Summary) -> list[tuple[str, list[Measured]]]:
+    """Return the models that stand in one table, and its title."""
+    if summary.study == "intent":
+        places = dict.fromkeys(m.x for m in summary.models)
+        return [(f"Persistence {number(x)}", [m for m in summary.models if m.x == x]) for x in places]
+    titles = ("Time-blind", "◷ Time-aware: what knows the instant of the question")
+    return [(titles[timed], _those(summary, timed)) for timed in (False, True) if _those(summary, timed)]
+
+
 def _those(summary: Summary, timed: bool) -> list[Measured]:
     models = [m for m in summary.models if m.timed == timed]
     if summary.study in ORDERED:
@@ -56,8 +65,7 @@ def _compared(summary: Summary, timed: bool) -> list[Measured]:
     return [m for m in _those(summary, timed) if m.differences]
 
 
-def _quality(summary: Summary, timed: bool, best: str) -> Table:
-    models = _those(summary, timed)
+def _quality(summary: Summary, models: list[Measured], title: str, best: str) -> Table:
     shown = [*METRICS, *(m for m in SLATES if m in summary.metrics and summary.study == "alpha")]
     top = {
         metric: max((m.metrics[metric]["mean"] for m in models if m.metrics and m.kind != "oracle"), default=None)
@@ -75,7 +83,6 @@ def _quality(summary: Summary, timed: bool, best: str) -> Table:
             line.append(best.format(text) if mean == top[metric] and len(models) > 1 else text)
         spread = model.metrics["ndcg@100"].get("spread")
         lines.append([*line, "–" if spread is None else f"{spread:.4f}", number(model.fit_cpu_s)])
-    title = "◷ Time-aware: what knows the instant of the question" if timed else "Time-blind"
     return title, ["model", *(metric_name(m) for m in shown), "sd of seeds, NDCG@100", "fit, CPU-s"], lines
 
 

@@ -41,6 +41,7 @@ NETWORKS = {
     "sessionrec": ONE,
     "sessionrec gru": {**SMALL, "within": "weighed", "across": "gru", "layers": 1, "open": "never"},
     "sessionrec both": {**SMALL, "within": "separate", "across": "transformer", "tokens": "both", "layers": 1},
+    "sessionrec latest": {**SMALL, "within": "latest", "layers": 1},
     "sessionrec max": {**SMALL, "within": "max-relu", "tokens": "sessions", "ignored_only": True, "layers": 1},
 }
 """Every network that can be compiled, and every form of its parts that is written down in another way."""

@@ -19,7 +19,7 @@ from nextsession.nn.session_encoders import (
 
 DIM = 6
 LENGTHS = [1, 2, 3, 4, 5, 6, 7, 1, 70]
-ENCODERS = ["mean", "max", "max-relu", "gru", "gru of two layers", "transformer", "separate", "weighed"]
+ENCODERS = ["mean", "max", "max-relu", "gru", "gru of two layers", "transformer", "separate", "latest", "weighed"]
 UNORDERED = ["mean", "max", "max-relu", "separate", "weighed"]
 
 
@@ -33,6 +33,7 @@ def encoder_of(name: str) -> SessionEncoder:
         "gru of two layers": lambda: Recurrent(DIM, 2),
         "transformer": lambda: Attentive(DIM, 2, 2, 0.0),
         "separate": lambda: Separate(DIM),
+        "latest": lambda: Separate(DIM, latest=True),
         "weighed": lambda: Weighed(DIM),
     }[name]()
     for weight in found.parameters():
@@ -79,7 +80,8 @@ def slowly(encoder: SessionEncoder, events: Tensor, wanted: Tensor) -> Tensor:
             others = [e for e, w in zip(events, wanted, strict=True) if w == 0]
             means = [sum(part, torch.zeros(DIM)) / len(part) if part else torch.zeros(DIM) for part in (liked, others)]
             counts = torch.tensor([len(liked), len(others)]).double().log1p().float()
-            return encoder.mix(torch.cat([*means, counts]))
+            ends = [liked[-1] if liked else torch.zeros(DIM)] if encoder.latest else []
+            return encoder.mix(torch.cat([*means, *ends, counts]))
         case Weighed():
             scores = torch.cat([encoder.weigh(e) for e in events])
             return torch.softmax(scores, 0) @ events
@@ -130,7 +132,11 @@ def test_only_some_read_the_order_of_events(name: str) -> None:
     )
     before, after = encoder(rows, wanted), encoder(rows.with_values(rows.values[turned]), wanted[turned])
     same = [torch.allclose(one, other, rtol=1e-5, atol=1e-6) for one, other in zip(before, after, strict=True)]
-    assert same == [name in UNORDERED or length == 1 for length in LENGTHS]
+    few = [int(part.sum()) < 2 for part in wanted.split(LENGTHS)]  # events that were wanted: the last is the first
+    assert same == [
+        name in UNORDERED or length == 1 or (name == "latest" and alone)
+        for length, alone in zip(LENGTHS, few, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("name", ["mean", "max", "gru", "weighed"])

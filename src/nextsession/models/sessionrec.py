@@ -40,9 +40,10 @@ _PAPER: Mapping[str, Any] = {
 class SessionRecSettings(NeuralSettings):
     """Settings of `SessionRec`."""
 
-    within: Literal["mean", "max", "max-relu", "gru", "transformer", "separate", "weighed"] = "mean"
+    within: Literal["mean", "max", "max-relu", "gru", "transformer", "separate", "latest", "weighed"] = "mean"
     """How the events of a session become one vector: their mean, greatest numbers (perhaps of what is above 0), the
-    last state of a GRU, the mean after a two-way Transformer, two means (wanted, ignored) mixed, or a weighed mean."""
+    last state of a GRU, the mean after a two-way Transformer, two means (wanted, ignored) mixed, these and the last
+    wanted, or a weighed mean."""
     within_layers: int = Field(default=1, ge=1)
     """Layers of a GRU or Transformer within sessions."""
     within_heads: int = Field(default=1, ge=1)
@@ -179,8 +180,8 @@ class SessionRec(NeuralRecommender[SessionRecSettings]):
                 return within.Recurrent(dim, layers)
             case "transformer":
                 return within.Attentive(dim, layers, settings.within_heads, settings.dropout)
-            case "separate":
-                return within.Separate(dim)
+            case "separate" | "latest":
+                return within.Separate(dim, latest=settings.within == "latest")
             case "weighed":
                 return within.Weighed(dim)
 
@@ -269,5 +270,6 @@ class SessionRec(NeuralRecommender[SessionRecSettings]):
             {**few, "within": "transformer", "tokens": "both", "normalise": True, "temperature": 0.05},
             {**few, "within": "max-relu", "tokens": "items", "time": "none", "reads_ignored": False},
             {**few, "within": "weighed", "preset": "kuaisar"},
+            {**few, "within": "latest", "open": "always"},
             {**few, "within": "separate", "moment": {"windows": ["1h", "1d"], "audience": 4, "habits": True}},
         ]

@@ -95,12 +95,18 @@ class Separate(SessionEncoder):
     """Two means, of what was wanted and of what was ignored, and how many there were of each, mixed by a linear map.
 
     Where a session shows ten times more than is wanted, one mean over all drowns what was wanted.
+
+    Args:
+        dim: Width of the vectors.
+        latest: Is the last event that was wanted mixed in as well?  A mean does not tell where a visit ended, and a
+            wish that outlives the visit is the one that it ended with.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, latest: bool = False) -> None:
         """Let the vector begin as the mean of what was wanted."""
         super().__init__()
-        self.mix = nn.Linear(2 * dim + 2, dim)
+        self.latest = latest
+        self.mix = nn.Linear((2 + latest) * dim + 2, dim)
         with torch.no_grad():
             self.mix.weight.mul_(0.1)
             self.mix.weight[:, :dim] += torch.eye(dim)
@@ -112,11 +118,22 @@ class Separate(SessionEncoder):
         liked = torch.ones(values.shape[0], device=values.device) if wanted is None else wanted
         shares = torch.stack([liked, 1 - liked], dim=1).to(values.dtype)
         counts = sessions.with_values(shares).sum()  # (S, 2)
-        means = [
+        parts = [
             sessions.with_values(values * shares[:, i : i + 1]).sum() / counts[:, i : i + 1].clamp(min=1)
             for i in (0, 1)
         ]
-        return self.mix(torch.cat([*means, counts.log1p()], dim=1))  # type: ignore[no-any-return]
+        if self.latest:
+            parts.append(_last(sessions, liked))
+        return self.mix(torch.cat([*parts, counts.log1p()], dim=1))  # type: ignore[no-any-return]
+
+
+def _last(sessions: Jagged, liked: Tensor) -> Tensor:
+    """Return the last event of each session that was wanted, `(S, D)`; zeros where none was."""
+    values = sessions.values
+    number = torch.arange(1, values.shape[0] + 1, device=values.device)
+    last = number.new_zeros(sessions.offsets.shape[0] - 1)
+    last = last.scatter_reduce(0, sessions.rows, number * (liked > 0), "amax", include_self=True)
+    return torch.cat([values.new_zeros(1, values.shape[1]), values])[last]
 
 
 class Weighed(SessionEncoder):

@@ -63,6 +63,35 @@ def lives(path, times, seed):
     return len(acknowledged)
 
 
+REBUILDER = """
+import sys
+from nextsession.serving.events import Rules
+from nextsession.serving.sqlite import SQLiteStore
+
+store = SQLiteStore(sys.argv[1], Rules(keep=int(sys.argv[2])))
+print(flush=True)
+store.rebuild()
+"""
+
+
+def test_killed_while_records_are_made_again_all_are_old_or_all_are_new(tmp_path):
+    path, rng, visitors = tmp_path / "events.sqlite", random.Random(3), 2000
+    store = SQLiteStore(path)
+    for start in range(0, 20_000, 1000):
+        store.append([Event(f"{i}", f"v{i % visitors}", "tea", NOW) for i in range(start, start + 1000)], NOW)
+    store.close()
+    for keep in range(2, 10):
+        command = [sys.executable, "-c", REBUILDER, str(path), str(keep)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            time.sleep(rng.uniform(0, 0.4))
+            process.kill()
+        store = SQLiteStore(path)
+        held = {len(store.record(f"v{v}", NOW).events) for v in range(visitors)}
+        store.close()
+        assert len(held) == 1, f"records of {held} events stand side by side"
+
+
 def test_kill_8_times(tmp_path):
     assert lives(tmp_path / "events.sqlite", 8, seed=1) > 8
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +78,7 @@ class Catalogue:
         codes = self.vocabulary.encode(np.array([v or 0 for v in values], np.int64)).tolist()
         return [NO_ITEM if value is None else code for value, code in zip(values, codes, strict=True)]
 
-    def texts(self, codes: NDArray[np.int32]) -> list[str]:
+    def texts(self, codes: NDArray[np.integer[Any]]) -> list[str]:
         """Return the id of each code, as text."""
         ids = self.vocabulary.ids[codes].tolist()
         return [str(x) for x in ids] if self._numbers else ids

@@ -8,6 +8,7 @@
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,7 +130,7 @@ def may(served: Served, item: str, question: Question, allowed: NDArray[np.bool_
 
 
 def entries(
-    served: Served, codes: NDArray[np.int32], scores: NDArray[np.float32], source: Source
+    served: Served, codes: NDArray[np.integer[Any]], scores: NDArray[np.float32], source: Source
 ) -> tuple[Listed, ...]:
     """Return items of a model with their titles and scores."""
     catalogue = served.catalogue

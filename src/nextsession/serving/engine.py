@@ -264,7 +264,8 @@ class Engine:
         started = thread_time()
         question, now, served, history, degraded = one.question, one.now, one.served, one.history, one.degraded
         there = one.top.items[0] >= 0
-        codes, scores = one.top.items[0][there], one.top.scores[0][there]
+        codes = one.top.items[0][there].astype(np.intp)  # numpy looks up with others by a longer way
+        scores = one.top.scores[0][there]
         named = entries(served, codes, scores, "model")
         listed = self.chain.filled(named, served, history, question, now, one.limits.allowed, degraded)
         propensities: dict[str, float] = {}

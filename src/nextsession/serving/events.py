@@ -11,7 +11,7 @@ Pure values and functions: no file, no clock.  Stores share them, so that all fo
 
 import bisect
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -185,7 +185,7 @@ def with_event(record: Record, one: Kept, received: int, rules: Rules) -> Record
 
 
 def latest(
-    events: Iterable[T], rules: Rules, received: Callable[[T], int], place: Callable[[T], Any]
+    events: Sequence[T], rules: Rules, received: Callable[[T], int], place: Callable[[T], Any]
 ) -> tuple[list[T], int]:
     """Return which events a record holds, oldest first, and when the last of them arrived.
 
@@ -195,22 +195,20 @@ def latest(
         received: When an event arrived.
         place: Where it stands: its time, and its place in the log.
     """
-    run: list[T] = []
-    touched = 0
-    for one in events:
-        now = received(one)
-        if now - touched > rules.ttl:
-            run = []
-        run.append(one)
-        if now > touched:
-            touched = now
-    run.sort(key=place)
-    return run[-rules.keep :], touched
+    arrivals = list(map(received, events))
+    first, touched = 0, max(arrivals, default=0)
+    if arrivals and touched - min(arrivals) > rules.ttl:  # else there was no such silence
+        before = 0
+        for number, now in enumerate(arrivals):
+            if now - before > rules.ttl:
+                first = number
+            before = max(before, now)
+    return sorted(events[first:], key=place)[-rules.keep :], max(touched, 0)
 
 
 def record_of(events: Iterable[tuple[Kept, int]], rules: Rules) -> Record:
     """Return the record of events, each with when it arrived, in the order of the log: what a rebuild makes of it."""
-    wanted = (event for event in events if event[0].action != SHOWN)
+    wanted = [event for event in events if event[0].action != SHOWN]
     run, touched = latest(wanted, rules, itemgetter(1), lambda event: _PLACE(event[0]))
     return Record(touched, tuple(one for one, _ in run)) if run else NOTHING
 

@@ -39,7 +39,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         return self.visitor is not None and self.consent and self.shown
 
 
-class Because(msgspec.Struct, frozen=True):
+class Because(msgspec.Struct, frozen=True, gc=False):
     """What one event did for one item."""
 
     event: int
@@ -50,7 +50,7 @@ class Because(msgspec.Struct, frozen=True):
     """Where the item would stand without it; null: nowhere."""
 
 
-class Listed(msgspec.Struct, frozen=True):
+class Listed(msgspec.Struct, frozen=True, gc=False):
     """One item of a list."""
 
     item: str

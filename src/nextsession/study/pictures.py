@@ -149,9 +149,11 @@ def _intent(summary: Summary) -> str:
         for name, colour in zip(names, COLOURS, strict=False):
             own = sorted((m for m in found if bare(m.name) == name), key=lambda m: m.x or 0.0)
             _line(axes, [m.x or 0.0 for m in own], [m.differences[GAIN] for m in own], colour)
-            ends.append((own[-1].x or 0.0, own[-1].differences[GAIN]["mean"], name, colour))
+            ends.append(
+                (own[-1].x or 0.0, own[-1].differences[GAIN]["mean"], name.removeprefix("SessionRec, "), colour)
+            )
         axes.set_xlabel("persistence: how often who returns at once still wants what he wanted")
-        axes.set_ylabel("mean gain over six metrics")
+        axes.set_ylabel("mean gain of SessionRec over six metrics")
         axes.xaxis.set_major_locator(FixedLocator(sorted({m.x or 0.0 for m in found})))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:+.0%}" if v else "0"))

@@ -316,7 +316,7 @@ def _time(settings: StudySettings, known: Known) -> list[Arm]:
 
 def _intent(settings: StudySettings, known: Known) -> list[Arm]:
     ours = {within: session_level(settings, within=within) for within in dict.fromkeys(("mean", settings.within))}
-    ours["latest, visits as they go on"] = session_level(settings, within="latest", open="always")
+    ours["latest, open visits"] = session_level(settings, within="latest", open="always")
     sessions = [Arm(f"SessionRec, {x}", "sessionrec", own, against=BEST_OF_ITEMS) for x, own in ours.items()]
     return [*sessions, *(arm for arm in _over_items(settings, known) if arm.model not in ("sessionrec", "gru"))]
 

@@ -111,6 +111,9 @@ def test_unknown_studies_and_settings_are_refused():
         read("tables", {"shop": {}})
     with pytest.raises(ConfigError, match="Did you mean 'epochs'"):
         read("overall", {"shop": {}}, ["study.epoch=3"])
+    for none_or_wrong in ("[]", "[0.5,2]"):
+        with pytest.raises(ConfigError, match="lasting"):
+            read("intent", {"shop": {}}, [f"study.lasting={none_or_wrong}"])
 
 
 # -- estimates ----------------------------------------------------------------------------------
@@ -301,7 +304,7 @@ def test_every_study_has_a_page_that_loads_nothing(name):
     models = [
         Measured("0", "items", False, x=0.0, metrics=metrics, curve=curve),
         Measured("<b>", "sessions", False, "0", 1.0, 2, better, {m: _interval(0.1) for m in (*metrics, "gain")}),
-        Measured("failed", "items", False, failure="it broke"),
+        Measured("failed", "items", False, x=1.0, failure="it broke"),
     ]
     data = {"name": "log", "protocol": "leave-one-session-out", "train": {"users": 3}, "test_questions": 2}
     text = page(Summary(name, data, {"seeds": 2}, f"nextsession study {name}", None, models))

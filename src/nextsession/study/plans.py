@@ -76,7 +76,7 @@ class StudySettings(Settings):
     """Of `scaling`: sizes of the data, each twice the one before; the law is fitted on all but the last."""
     widths: tuple[int, ...] = (8, 16, 32, 64)
     """Of `scaling`: widths of the model."""
-    lasting: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.3, 0.6, 0.9)
+    lasting: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(default=(0.0, 0.3, 0.6, 0.9), min_length=1)
     """Of `intent`: the `persistence` of each shop, how often who returns at once still wants what he wanted."""
     law_metric: str = "recall@100"
     """Of `scaling`: one minus this is what the law describes."""

@@ -48,8 +48,8 @@ def signed(found: Interval, *, share: bool = False) -> str:
 def _together(summary: Summary) -> list[tuple[str, list[Measured]]]:
     """Return the models that stand in one table, and its title."""
     if summary.study == "intent":
-        places = dict.fromkeys(m.x for m in summary.models)
-        return [(f"Persistence {number(x)}", [m for m in summary.models if m.x == x]) for x in places]
+        places = dict.fromkeys(m.x for m in summary.models if m.x is not None)
+        return [(f"Persistence {x:g}", [m for m in summary.models if m.x == x]) for x in places]
     titles = ("Time-blind", "◷ Time-aware: what knows the instant of the question")
     return [(titles[timed], _those(summary, timed)) for timed in (False, True) if _those(summary, timed)]
 

@@ -149,7 +149,7 @@ class Load:
         found = {name.decode(): float(seconds) for name, seconds in stages}
         buckets = re.findall(rb'nextsession_seconds_bucket{stage="(\w+)",le="([\d.+Inf]+)"} (\d+)', body)
         self.buckets = [(stage.decode(), float(edge), int(count)) for stage, edge, count in buckets]
-        answering = sum(cpu_of_thread(f"/proc/{pid}/task/{pid}/stat") for pid in family(self.args.pid))
+        answering = sum(cpu_of_thread(f"/proc/{p}/task/{p}/stat") for p in family(self.args.pid) if not writes(p))
         return {"all": cpu_of(self.args.pid), "answering": answering, **found}
 
     def waits(self):
@@ -220,6 +220,11 @@ def family(pid):
         for child in task.read_text().split():
             found += family(int(child))
     return found
+
+
+def writes(pid):
+    """Say whether a process is one that writes the events of another."""
+    return b"nextsession.serving.scribe" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def cpu_of(pid):

@@ -62,13 +62,16 @@ def redis(tmp_path_factory):
     server.close()
 
 
-@pytest.fixture(params=["memory", "sqlite", "sqlite alone", pytest.param("redis", marks=redis_server.needed)])
+SQLITE = {"sqlite": {}, "sqlite alone": {"alone": True}, "sqlite apart": {"alone": True, "apart": True}}
+
+
+@pytest.fixture(params=["memory", *SQLITE, pytest.param("redis", marks=redis_server.needed)])
 def subject(request, tmp_path):
     if request.param == "memory":
         return StoreSubject(MemoryStore)
     if request.param == "redis":
         return redis_subject(request.getfixturevalue("redis").url)
-    return sqlite_subject(tmp_path, alone=request.param == "sqlite alone")
+    return sqlite_subject(tmp_path, **SQLITE[request.param])
 
 
 @pytest.mark.parametrize("promise", CHECKS)
@@ -254,7 +257,7 @@ def folder(tmp_path_factory):
 def test_sqlite_story(folder, alone, monkeypatch):
     from hypothesis.stateful import run_state_machine_as_test
 
-    monkeypatch.setattr("nextsession.serving.sqlite._REMEMBERED", 9)  # so that it runs over now and then
+    monkeypatch.setattr("nextsession.serving.committing._REMEMBERED", 9)  # so that it runs over now and then
     names = itertools.count()
 
     class OnDisk(Story):
@@ -312,14 +315,14 @@ def some_events(rng, now):
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("kind", ["sqlite", "sqlite alone", pytest.param("redis", marks=redis_server.needed)])
+@pytest.mark.parametrize("kind", [*SQLITE, pytest.param("redis", marks=redis_server.needed)])
 def test_a_store_is_the_obvious_one_whatever_happens(kind, seed, tmp_path, request):
     """With retention, which takes events out of the log that a record still holds."""
     rng, rules, now = random.Random(seed), Rules(ttl=300, keep=5), NOW
     if kind == "redis":
         store = redis_subject(request.getfixturevalue("redis").url).open(rules)
     else:
-        store = sqlite_subject(tmp_path, alone=kind == "sqlite alone").open(rules)
+        store = sqlite_subject(tmp_path, **SQLITE[kind]).open(rules)
     stores = [MemoryStore(rules), store]
 
     for place in range(120):

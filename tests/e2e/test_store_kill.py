@@ -17,7 +17,8 @@ import sys, threading
 from nextsession.serving.events import Event
 from nextsession.serving.sqlite import SQLiteStore
 
-store, life = SQLiteStore(sys.argv[1]), sys.argv[2]
+apart = sys.argv[3] == "apart"
+store, life = SQLiteStore(sys.argv[1], alone=apart, apart=apart), sys.argv[2]
 
 def write(thread):
     for i in range(10**6):
@@ -32,9 +33,9 @@ threading.Event().wait()
 """
 
 
-def killed(path, life, seconds):
+def killed(path, life, seconds, how):
     """Let a process write for a while, kill it, and return what it had acknowledged."""
-    command = [sys.executable, "-c", WRITER, str(path), str(life)]
+    command = [sys.executable, "-c", WRITER, str(path), str(life), how]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         first = process.stdout.readline()
         time.sleep(seconds)
@@ -43,12 +44,12 @@ def killed(path, life, seconds):
     return [tuple(line.split()) for line in lines if line.endswith("\n") and len(line.split()) == 3]
 
 
-def lives(path, times, seed):
+def lives(path, times, seed, how):
     rng = random.Random(seed)
     acknowledged = []
     for life in range(times):
-        acknowledged += killed(path, life, rng.uniform(0, 0.15))
-    store = SQLiteStore(path)
+        acknowledged += killed(path, life, rng.uniform(0, 0.15), how)
+    store = SQLiteStore(path, alone=how == "apart", apart=how == "apart")
     stored = [(s.event.id, s.event.visitor, s.event.item) for s in store.events()]
     assert set(acknowledged) <= set(stored), "an acknowledged event is lost"
     assert len(stored) == len(set(stored)), "an event is there twice"
@@ -92,10 +93,12 @@ def test_killed_while_records_are_made_again_all_are_old_or_all_are_new(tmp_path
         assert len(held) == 1, f"records of {held} events stand side by side"
 
 
-def test_kill_8_times(tmp_path):
-    assert lives(tmp_path / "events.sqlite", 8, seed=1) > 8
+@pytest.mark.parametrize("how", ["beside", "apart"])
+def test_kill_8_times(tmp_path, how):
+    assert lives(tmp_path / "events.sqlite", 8, 1, how) > 8
 
 
 @pytest.mark.slow
-def test_kill_200_times(tmp_path):
-    assert lives(tmp_path / "events.sqlite", 200, seed=2) > 200
+@pytest.mark.parametrize("how", ["beside", "apart"])
+def test_kill_200_times(tmp_path, how):
+    assert lives(tmp_path / "events.sqlite", 200, 2, how) > 200

@@ -275,7 +275,7 @@ def test_who_waits_for_the_turn_is_woken_when_it_comes(path):
 
 
 def test_a_crowd_is_taken_together_and_one_that_comes_again_is_none(monkeypatch):
-    monkeypatch.setattr("nextsession.serving.groups._SPACING", 0.2)
+    monkeypatch.setattr(Groups, "spacing", 0.2)
     groups = Groups("a place", most=100)
     jobs = [Job(None, 1) for _ in range(4)]
 

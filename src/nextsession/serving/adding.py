@@ -6,7 +6,7 @@ table refuses it; then the group is added once more, with care.
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -30,10 +30,10 @@ ENCODE = msgspec.msgpack.Encoder().encode
 _JSON = msgspec.json.Encoder().encode
 
 
-class Added(NamedTuple):
+class Added(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Events to be added, and when they arrived."""
 
-    events: Sequence[Event]
+    events: tuple[Event, ...]
     now: int
 
 

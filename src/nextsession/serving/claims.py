@@ -3,17 +3,21 @@
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from nextsession.errors import StoreError
+
+_ENDING = 1.0
+"""Seconds for which a claim waits: who wrote for a server that was killed puts on the disk what it was sent."""
 
 
 def claimed(path: Path, *, alone: bool) -> int | None:
     """Claim a file, alone or with others, until the process ends or the descriptor is closed.
 
     Raises:
-        StoreError: It cannot be had so.
+        StoreError: It cannot be had so, nor a moment later.
     """
     if sys.platform == "win32":
         return None
@@ -23,12 +27,17 @@ def claimed(path: Path, *, alone: bool) -> int | None:
         descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise StoreError(f"{path} cannot be opened as a store: {error.strerror}.") from error
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise StoreError(f"{path} is being written by another server; end it, or name another folder.") from None
-    return descriptor
+    until = time.monotonic() + _ENDING
+    while True:
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            return descriptor
+        except OSError:
+            if time.monotonic() < until:
+                time.sleep(0.01)
+                continue
+            os.close(descriptor)
+            raise StoreError(f"{path} is being written by another server; end it, or name another folder.") from None
 
 
 class Turns:

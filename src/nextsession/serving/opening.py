@@ -54,7 +54,7 @@ def open_store(state: str | None, rules: Rules, *, patience: float, alone: bool)
     if is_redis(state):
         return _redis(state, rules, patience)
     Path(state).mkdir(parents=True, exist_ok=True)
-    return SQLiteStore(Path(state) / FILE, rules, patience=patience, alone=alone)
+    return SQLiteStore(Path(state) / FILE, rules, patience=patience, alone=alone, apart=True)
 
 
 def open_reader(state: str) -> "Reader | RedisStore":

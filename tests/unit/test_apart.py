@@ -1,10 +1,12 @@
 """A process of its own that writes the file of a store: it may end, stand still or be refused, and nothing is lost."""
 
+import asyncio
 import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import wait
 
@@ -181,6 +183,51 @@ def test_closing_waits_for_everything_and_leaves_no_process(path):
     assert len(list(reader.events())) == 500
     assert len(list(reader.shown())) == 1
     reader.close()
+
+
+def test_a_loop_of_events_hears_for_itself_and_goes_on_with_the_next_process(store):
+    """No thread wakes it; and whoever waits in its thread for an answer gets it, if only after a while."""
+    threads = set()
+
+    async def sent(name):
+        future = store.submit([event(name)], NOW)
+        future.add_done_callback(lambda _: threads.add(threading.current_thread()))
+        return (await asyncio.wait_for(asyncio.wrap_future(future), 20))[0].status
+
+    async def visit():
+        store.attend(asyncio.get_running_loop())
+        await asyncio.sleep(0.1)  # until the thread has left it to the loop
+        assert [await sent(f"{i}") for i in range(50)] == ["accepted"] * 50
+        assert threads == {threading.current_thread()}
+        assert store.append([event("waited for")], NOW)[0].status == "accepted"
+        first = pid_of(store)
+        os.kill(first, signal.SIGKILL)
+        while pid_of(store) == first or not store.health()["ok"]:
+            with contextlib.suppress(StoreError):
+                await sent("after")
+            await asyncio.sleep(0.01)
+        threads.clear()
+        await asyncio.sleep(0.1)
+        assert await sent("last") == "accepted"
+        assert threads == {threading.current_thread()}
+        await asyncio.to_thread(store.close)
+
+    asyncio.run(visit())
+    found = list(map(str, range(50)))
+    assert [x.event.id for x in Reader(store._path).events()] == [*found, "waited for", "after", "last"]
+
+
+def test_a_loop_that_has_ended_is_not_waited_for(path):
+    store = SQLiteStore(path, alone=True, apart=True)
+
+    async def visit():
+        store.attend(asyncio.get_running_loop())
+
+    asyncio.run(visit())
+    assert store.append([event("a")], NOW)[0].status == "accepted"
+    os.kill(pid_of(store), signal.SIGKILL)
+    until(lambda: not store.health()["ok"], "it is noticed")
+    store.close()
 
 
 KILLED = """

@@ -3,13 +3,14 @@
 ```
  any thread ──► line ──► scribe ──► disk
                   ▲          │
-              listener ◄─────┘ told: futures are done, a group at a time
+      loop or listener ◄─────┘ told: futures are done, a group at a time
 ```
 
 A thread that writes shares the interpreter with the one that answers, and each waits for the other some thirty times
 a group; a process does not.  If it ends, all that waits has failed, and another is started in its place.
 """
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -29,6 +30,7 @@ import msgspec
 
 from nextsession.errors import StoreError
 from nextsession.serving.adding import Recent
+from nextsession.serving.bell import is_running
 from nextsession.serving.committing import NO_FACTS, unwritten
 from nextsession.serving.events import Shown
 from nextsession.serving.groups import Job, answer, refuse
@@ -75,6 +77,9 @@ class Apart:
         self._lock = threading.Lock()
         self._numbers = count(1)
         self._jobs: dict[int, Job] = {}  # those that somebody waits for
+        self._loop: asyncio.AbstractEventLoop | None = None  # who hears in place of the listener
+        self._hearing = threading.Lock()
+        self._heard = b""  # the beginning of a line
         self._later = bytearray()  # what nobody waits for
         self._rest = bytearray()  # what the socket has not taken yet
         self._ending = threading.Event()
@@ -113,6 +118,12 @@ class Apart:
         self.put(job)
         assert job.future is not None
         return job.future
+
+    def attend(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let a loop of events hear what is told, in whose thread this is called: no other thread need then wake it."""
+        self._loop = loop
+        self._wake()
+        self._listened_to()
 
     def close(self) -> None:
         """Take no more jobs, and wait until those that wait are done and the process has ended."""
@@ -187,11 +198,12 @@ class Apart:
     def _listen(self) -> None:
         while self._line is not None:
             began = time.monotonic()
-            self._heard(self._line)
+            self._attended(self._line)
+            self._left_alone(self._line)
             with self._lock:
                 line, self._line = self._line, None
                 jobs, self._jobs, self.waiting = list(self._jobs.values()), {}, 0
-                self._later, self._rest = bytearray(), bytearray()
+                self._later, self._rest, self._heard = bytearray(), bytearray(), b""
             line.close()
             code = self._process.wait()
             for job in jobs:
@@ -204,24 +216,30 @@ class Apart:
                 began = time.monotonic()
                 with contextlib.suppress(StoreError):
                     self._process, self._line = self._started()
+            if self._loop is not None:
+                with contextlib.suppress(RuntimeError):  # it has ended
+                    self._loop.call_soon_threadsafe(self._listened_to)
 
-    def _heard(self, line: socket.socket) -> None:
-        """Hear what is told, and send what could not be sent at once, until the other end is closed."""
-        poll, heard, over, sent_at = select.poll(), b"", False, time.monotonic()
+    def _attended(self, line: socket.socket) -> None:
+        """Send what could not be sent at once, and hear what no loop hears, until the other end is closed."""
+        poll, over, sent_at = select.poll(), False, time.monotonic()
         poll.register(self._rung, select.POLLIN)
         while True:
-            now = time.monotonic()
+            now, ending = time.monotonic(), self._ending.is_set()
             with self._lock:
-                if self._ending.is_set() or now - sent_at > _LEISURE:
+                if ending or now - sent_at > _LEISURE:
                     sent_at = now
                     if self._later:
                         self._send()
                 left = bool(self._rest)
-            if self._ending.is_set() and not left and not over:
+            if ending and not left and not over:
                 over = True
                 with contextlib.suppress(OSError):
                     line.shutdown(socket.SHUT_WR)  # it writes what it has, and ends
-            poll.register(line, select.POLLIN | (select.POLLOUT if left else 0))
+            hears = self._loop is None or ending
+            if not hears and not self._hear(line):  # now and then: should the loop itself wait for what is told
+                return
+            poll.register(line, (select.POLLIN if hears else 0) | (select.POLLOUT if left else 0))
             for descriptor, what in poll.poll(1000 * _LEISURE):
                 if descriptor == self._rung.fileno():
                     self._rung.recv(4096)
@@ -229,18 +247,44 @@ class Apart:
                 if what & select.POLLOUT:
                     with self._lock, contextlib.suppress(BlockingIOError, ConnectionError):
                         del self._rest[: line.send(self._rest)]
-                if what & ~select.POLLOUT:
-                    try:
-                        content = line.recv(_AT_ONCE)
-                    except BlockingIOError:
-                        continue
-                    except ConnectionError:
-                        content = b""
-                    if not content:
-                        return
-                    *lines, heard = (heard + content).split(b"\n")
-                    for one in lines:
-                        self._settle(_told(one))
+                if what & ~select.POLLOUT and not self._hear(line):  # its end is noticed, whoever hears
+                    return
+
+    def _listened_to(self) -> None:
+        """Let the loop hear; in its thread."""
+        line, loop = self._line, self._loop
+        if line is not None and loop is not None:
+            loop.add_reader(line, self._hear, line)
+
+    def _left_alone(self, line: socket.socket) -> None:
+        """See that the loop does not look at a socket that is about to be closed."""
+        loop, done = self._loop, threading.Event()
+        if loop is None:
+            return
+
+        def leave() -> None:
+            loop.remove_reader(line)
+            done.set()
+
+        with contextlib.suppress(RuntimeError):  # it has ended
+            loop.call_soon_threadsafe(leave)
+            done.wait(_SLOWEST)
+
+    def _hear(self, line: socket.socket) -> bool:
+        """Hear what has been told by now; say whether more may come."""
+        with self._hearing:
+            try:
+                content = line.recv(_AT_ONCE)
+            except BlockingIOError:
+                return True
+            except OSError:
+                content = b""
+            if not content and self._loop is not None and is_running(self._loop):
+                self._loop.remove_reader(line)
+            *lines, self._heard = (self._heard + content).split(b"\n")
+            for one in lines:
+                self._settle(_told(one))
+        return bool(content)
 
     def _settle(self, told: Told) -> None:
         self.facts = told.facts

@@ -40,6 +40,7 @@ def application(server: Server, *, page: Path = PAGE) -> Starlette:
         stop = asyncio.Event()
         await asyncio.to_thread(server.second)
         await asyncio.to_thread(server.learn)  # so that a server that starts again says what it said before
+        server.engine.store.attend(asyncio.get_running_loop())
         work = asyncio.create_task(server.run(stop))
         try:
             yield

@@ -19,7 +19,7 @@ class Bell:
         self._done.append((done, waiting))
         if not self._rung:
             self._rung = True
-            loop.call_soon_threadsafe(self._answer)
+            (loop.call_soon if is_running(loop) else loop.call_soon_threadsafe)(self._answer)
 
     def _answer(self) -> None:
         self._rung = False  # who comes from here on rings again
@@ -32,3 +32,11 @@ class Bell:
                 waiting.set_result(done.result())
             else:
                 waiting.set_exception(error)
+
+
+def is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    """Say whether this thread is the one in which a loop runs."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False

@@ -14,6 +14,7 @@ never wait for writers (write-ahead log), nor writers for the log to be carried 
 several processes write, they take turns.
 """
 
+import asyncio
 import contextlib
 import sys
 import threading
@@ -131,6 +132,11 @@ class SQLiteStore(Reader, Store):
         if not self._closed:
             self._writer.close()
             super().close()
+
+    def attend(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let a loop of events hear what a process beside this one has written."""
+        if isinstance(self._writer, Apart):
+            self._writer.attend(loop)
 
     # -- reading --------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@
 `now`, so that tests, replays and servers agree.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -89,6 +90,13 @@ class Store(ABC):
     @abstractmethod
     def close(self) -> None:
         """Make everything durable and let go of files; a closed store may be closed again."""
+
+    def attend(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear that this loop of events, in whose thread this is called, waits for what is submitted: it may be told.
+
+        A store that is told of what it submitted by other means, such as a thread, needs none.
+        """
+        return
 
     # -- reading --------------------------------------------------------------------------------
 

@@ -2,14 +2,14 @@
 
 A page that is touched counts as memory of the process, and with each the system maps its neighbours: who
 reads rows here and there soon has all of a matrix.  So rows of a mapped matrix are read from its file
-(`rows_of`), which the system may keep in its cache as it sees fit: .6 us a row, where the map would take .1.
+(`RowReader`), which the system may keep in its cache as it sees fit: .6 us a row, where the map would take .1.
 """
 
 import mmap
 import os
 import weakref
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numba
 import numpy as np
@@ -78,26 +78,39 @@ def mapped_array(file: Path) -> NDArray[Any]:
     return found
 
 
-def rows_of(matrix: NDArray[Number], codes: NDArray[Any]) -> NDArray[Number]:
-    """Return some rows of a matrix, `(len(codes), D)`: `matrix[codes]`, without touching its pages if it is mapped.
+class RowReader(Generic[Number]):
+    """Gives some rows of a matrix without touching its pages, if it is mapped."""
 
-    Raises:
-        IndexError: There is no such row; codes are not counted from the end.
-        OSError: The file has been cut short.
-    """
-    place = _place_of(matrix) if 0 < len(codes) <= FEW and matrix.strides[1] == matrix.itemsize else None
-    if place is None:
-        if len(codes) and codes.min() < 0:
-            raise IndexError("a row before the first")
-        some: NDArray[Number] = matrix[codes]
-        return some
-    found = np.empty((len(codes), matrix.shape[1]), matrix.dtype)
-    wrong = _read(*place, matrix.strides[0], len(matrix), codes, found.view(np.uint8))
-    if wrong == _NO_ROW:
-        raise IndexError(f"there are {len(matrix)} rows")
-    if wrong:
-        raise OSError("a file that was mapped has been cut short, or cannot be read any more")
-    return found
+    def __init__(self, matrix: NDArray[Number]) -> None:
+        """Find out whether a file holds the matrix, and where."""
+        self.matrix = matrix
+        self._place = _place_of(matrix) if matrix.strides[1] == matrix.itemsize else None
+
+    def rows(self, codes: NDArray[Any]) -> NDArray[Number]:
+        """Return some rows, `(len(codes), D)`: `matrix[codes]`.
+
+        Raises:
+            IndexError: There is no such row; codes are not counted from the end.
+            OSError: The file has been cut short.
+        """
+        matrix, place = self.matrix, self._place
+        if place is None or not 0 < len(codes) <= FEW:
+            if len(codes) and codes.min() < 0:
+                raise IndexError("a row before the first")
+            some: NDArray[Number] = matrix[codes]
+            return some
+        found = np.empty((len(codes), matrix.shape[1]), matrix.dtype)
+        wrong = _read(*place, matrix.strides[0], len(matrix), codes, found.view(np.uint8))
+        if wrong == _NO_ROW:
+            raise IndexError(f"there are {len(matrix)} rows")
+        if wrong:
+            raise OSError("a file that was mapped has been cut short, or cannot be read any more")
+        return found
+
+
+def rows_of(matrix: NDArray[Number], codes: NDArray[Any]) -> NDArray[Number]:
+    """Return some rows of a matrix once; see `RowReader`."""
+    return RowReader(matrix).rows(codes)
 
 
 _NO_ROW, _SHORT = 1, 2

@@ -170,7 +170,7 @@ def answers_of_dense(
 
 
 @compiled
-def _among(codes: NDArray[np.int32], code: int) -> bool:
+def among(codes: NDArray[np.int32], code: int) -> bool:
     """Say whether a code is among sorted codes."""
     low, high = 0, len(codes)
     while low < high:
@@ -285,7 +285,7 @@ def best_products(
                         return items, scores, False
                     if score == -np.inf or (len(allowed) and not allowed[code]):
                         continue
-                    if _among(not_listed[barred_offsets[b] : barred_offsets[b + 1]], code):
+                    if among(not_listed[barred_offsets[b] : barred_offsets[b + 1]], code):
                         continue
                     sizes[b] = _offer(items[b], scores[b], sizes[b], k, code, score)
                     if sizes[b] == k:
@@ -335,7 +335,7 @@ def answers_of_sparse(
                 return items, scores, greater, equal, False
             if score == nothing or not k or (size == k and score < scores[b, 0]):
                 continue
-            if (len(allowed) and not allowed[code]) or _among(not_listed, code):
+            if (len(allowed) and not allowed[code]) or among(not_listed, code):
                 continue
             size = _offer(items[b], scores[b], size, k, code, score)
         _unheap(items[b], scores[b], size)

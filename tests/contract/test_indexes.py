@@ -23,8 +23,8 @@ class Careless(Exact):
     kind = "careless"
     recall = 0.95
 
-    def _candidates(self, queries, k, allowed):
-        offsets, codes = super()._candidates(queries, 2 * k, allowed)
+    def _candidates(self, queries, k, limits):
+        offsets, codes = super()._candidates(queries, 2 * k, limits)
         even = codes % 2 == 0
         return np.append(0, np.cumsum(even))[offsets], codes[even]
 
@@ -32,7 +32,7 @@ class Careless(Exact):
 class Deaf(Exact):
     """Does not hear of filters."""
 
-    def _candidates(self, queries, k, allowed):
+    def _candidates(self, queries, k, limits):
         return k * np.arange(len(queries) + 1), np.tile(np.arange(k, dtype=np.int32), len(queries))
 
 
@@ -57,7 +57,7 @@ def test_faults_are_noticed():
 )
 def test_candidates_that_are_none_are_refused_before_anything_is_read(offsets, codes, message):
     class Wrong(Exact):
-        def _candidates(self, queries, k, allowed):
+        def _candidates(self, queries, k, limits):
             return np.array(offsets, np.int64), np.array(codes, np.int32)
 
     vectors = np.eye(7, dtype=np.float32)

@@ -53,11 +53,10 @@ class Approximate(ItemIndex):
         unlike: Sequence[int],
         queries: NDArray[np.float32],
         k: int,
-        allowed: NDArray[np.bool_] | None,
+        limits: Limits,
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Join what was found, after looking at every item for queries unlike all that the index was made for."""
         for row in unlike:  # such as nobody's
-            limits = Limits(np.zeros(2, np.int64), np.zeros(0, np.int32), allowed)
-            top = DotScores(queries[row : row + 1], self.vectors).top(k, limits).items[0]
+            top = DotScores(queries[row : row + 1], self.vectors).top(k, limits.rows(row, row + 1)).items[0]
             found[row] = top[top >= 0]
         return offsets_of([len(codes) for codes in found]), np.concatenate([np.zeros(0, np.int32), *found])

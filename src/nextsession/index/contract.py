@@ -11,7 +11,7 @@ from nextsession.compiled import compiled, compiled_fast
 from nextsession.data.log import offsets_of
 from nextsession.errors import ArtifactError, ModelError
 from nextsession.mapping import FEW as ROWS
-from nextsession.mapping import rows_of
+from nextsession.mapping import RowReader
 from nextsession.scores import DotScores, Limits, TopK
 from nextsession.selection import answers_of_sparse
 
@@ -39,6 +39,7 @@ class ItemIndex(ABC):
     def __init__(self, vectors: NDArray[np.float32]) -> None:
         """Take the vectors, `(V, D)`: one row an item; kept, not copied."""
         self.vectors = vectors
+        self._reader = RowReader(vectors)
 
     # -- what kinds of index implement ----------------------------------------------------------
 
@@ -61,9 +62,9 @@ class ItemIndex(ABC):
 
     @abstractmethod
     def _candidates(
-        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
+        self, queries: NDArray[np.float32], k: int, limits: Limits
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Return codes of at least about `k` good items for each query, all of them allowed.
+        """Return codes of at least about `k` good items for each query beside those that are barred, all allowed.
 
         Returns:
             Where the codes of each query begin, `(B + 1,)`, and the codes of all, one query after the other.
@@ -92,16 +93,14 @@ class ItemIndex(ABC):
             some = np.flatnonzero(allowed).astype(np.int32)
             offsets, codes = len(some) * np.arange(len(queries) + 1), np.tile(some, len(queries))
         else:
-            barred = bounds.offsets
-            most = len(bounds.barred) if len(barred) == 2 else int(np.diff(barred).max(initial=0))
-            offsets, codes = self._candidates(queries, k + most, allowed)
+            offsets, codes = self._candidates(queries, k, bounds)
         k = min(k, n_items)
         check_candidates(offsets, codes, len(queries), n_items)
         if len(codes) <= ROWS:
-            vectors, places = rows_of(self.vectors, codes), np.arange(len(codes), dtype=np.int32)
+            vectors, places = self._reader.rows(codes), np.arange(len(codes), dtype=np.int32)
         else:
             vectors, places = self.vectors, codes
-        items, scores, sane = ranked(
+        items, scores, short, sane = ranked(
             queries,
             vectors,
             places,
@@ -115,7 +114,7 @@ class ItemIndex(ABC):
         )
         if not sane:
             raise ModelError("A score is NaN; scores must be numbers, or -inf for an item that cannot be scored.")
-        if k and not few and items[:, -1].min(initial=0) < 0:
+        if short and not few:
             for row in np.flatnonzero(items[:, -1] < 0).tolist():
                 exact = DotScores(queries[row : row + 1], self.vectors).top(k, bounds.rows(row, row + 1))
                 items[row], scores[row] = exact.items[0], exact.scores[0]
@@ -135,9 +134,8 @@ class Exact(ItemIndex):
         return cls(vectors)
 
     def _candidates(
-        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
+        self, queries: NDArray[np.float32], k: int, limits: Limits
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        limits = Limits(np.zeros(len(queries) + 1, np.int64), np.zeros(0, np.int32), allowed)
         items = DotScores(queries, self.vectors).top(k, limits).items
         there = items >= 0
         return offsets_of(there.sum(axis=1)), items[there]
@@ -192,11 +190,11 @@ def ranked(
     barred_offsets: NDArray[np.int64],
     barred: NDArray[np.int32],
     allowed: NDArray[np.bool_],
-) -> tuple[NDArray[np.int32], NDArray[np.float32], bool]:
+) -> tuple[NDArray[np.int32], NDArray[np.float32], bool, bool]:
     """Return the best `k` of the candidates of each query, whose vectors are at `places` of `vectors`.
 
     Returns:
-        Codes and scores `(B, k)`, and False if a score is NaN (then the rest means nothing).
+        Codes and scores `(B, k)`, whether a list is short, and False if a score is NaN (then the rest means nothing).
     """
     values = np.empty(len(codes), np.float32)
     for b in range(len(queries)):
@@ -206,7 +204,10 @@ def ranked(
     items, scores, _, _, sane = answers_of_sparse(
         offsets, codes, values, n_items, k, ends, nothing, barred_offsets, barred, allowed
     )
-    return items, scores, sane
+    short = False
+    for b in range(len(queries)):
+        short |= k > 0 and items[b, k - 1] < 0
+    return items, scores, short, sane
 
 
 def best_of(vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray[np.int32]:

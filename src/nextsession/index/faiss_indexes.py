@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nextsession.errors import ArtifactError, ModelError
 from nextsession.index.approximate import Approximate
 from nextsession.index.contract import DEPTH
+from nextsession.scores import Limits
 
 _TRAINED_ON = 40
 """Vectors for each inverted list from which the lists are learnt."""
@@ -68,8 +69,9 @@ class FaissIndex(Approximate):
         return np.ascontiguousarray(wanted)
 
     def _candidates(
-        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
+        self, queries: NDArray[np.float32], k: int, limits: Limits
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        allowed, barred = limits.allowed, int(np.diff(limits.offsets).max(initial=0))
         wanted = queries[:, self._columns]
         unlike = np.count_nonzero(queries, axis=1) > np.count_nonzero(wanted, axis=1)
         if allowed is not None:
@@ -79,10 +81,10 @@ class FaissIndex(Approximate):
         else:
             parameters = self._parameters(None)
             self._unlimited = self.effort, parameters
-        most = min(self._fetched * (k + DEPTH), len(self._codes))
+        most = min(self._fetched * (k + barred + DEPTH), len(self._codes))
         _, places = self._index.search(self._asked(wanted), most, params=parameters)
         found = [self._codes[row[row >= 0]].astype(np.int32) for row in places]
-        return self._with_unlike(found, np.flatnonzero(unlike).tolist(), queries, k, allowed)
+        return self._with_unlike(found, np.flatnonzero(unlike).tolist(), queries, k, limits)
 
     def _selector(self, allowed: NDArray[np.bool_]) -> Any:
         bits = self._bits

@@ -13,7 +13,8 @@ from nextsession.data.log import offsets_of
 from nextsession.errors import ArtifactError
 from nextsession.index.approximate import Approximate
 from nextsession.mapping import mapped_array
-from nextsession.selection import least_of_best
+from nextsession.scores import Limits
+from nextsession.selection import among, least_of_best
 
 _LEARNT_FROM, _ROUNDS = 40, 10
 """Vectors for each list from which the lists are learnt, and how often they are drawn to the mean of what they hold."""
@@ -93,16 +94,17 @@ class InvertedLists(Approximate):
         return found
 
     def _candidates(
-        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
+        self, queries: NDArray[np.float32], k: int, limits: Limits
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        offsets, chosen, like = found_in_lists(
+        allowed = _ALL if limits.allowed is None else limits.allowed
+        offsets, chosen, unlike = found_in_lists(
             queries, self.columns, self.steady, self.told, self.scales, self.middles, self.starts, self.codes,
-            self.extra, self.items, self.effort, k + k // 4 + _SPARE, _ALL if allowed is None else allowed,
+            self.extra, self.items, self.effort, k + k // 4 + _SPARE, limits.offsets, limits.barred, allowed,
         )  # fmt: skip
-        if like.all():
+        if not len(unlike):
             return offsets, chosen
         found = [chosen[a:z] for a, z in itertools.pairwise(offsets.tolist())]
-        return self._with_unlike(found, np.flatnonzero(~like).tolist(), queries, k, allowed)
+        return self._with_unlike(found, unlike.tolist(), queries, k, limits)
 
     def save(self, folder: Path) -> None:
         """Write the arrays, and how hard it looks."""
@@ -205,33 +207,34 @@ def found_in_lists(
     items: NDArray[np.int32],
     effort: int,
     number: int,
+    barred_offsets: NDArray[np.int64],
+    barred: NDArray[np.int32],
     allowed: NDArray[np.bool_],
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.bool_]]:
-    """Return about `number` good items of each query or more.
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
+    """Return the `number` items of the lists that are best by their bytes, for each query, without those barred.
 
     Returns:
-        Where those of each query begin, `(B + 1,)`; the items, query by query; and which queries are like
-        those that the lists were made for, `(B,)`: nothing is found for one that reads another column.
+        Where those of each query begin, `(B + 1,)`; the items, query by query; and which queries are unlike
+        those that the lists were made for: nothing is found for one that reads another column.
     """
     wide, used = codes.shape[1], len(columns) + len(steady)
-    offsets, like, total = np.zeros(len(queries) + 1, np.int64), np.ones(len(queries), np.bool_), 0
-    chosen = np.empty(4 * number * len(queries), np.int32)
+    offsets, unlike, total, strange = np.zeros(len(queries) + 1, np.int64), np.empty(len(queries), np.int64), 0, 0
+    chosen = np.empty((number + 1) * len(queries), np.int32)
     asked, inner = np.zeros(wide, np.float32), np.zeros(wide, np.float32)
-    best = np.empty(2 * number, np.float32)
     for b in range(len(queries)):
-        query, length, read = queries[b], np.float32(0), 0
+        query, length, read, like = queries[b], np.float32(0), 0, True
         for d in range(len(columns)):
             value = query[columns[d]]
             inner[d], asked[d] = value, value * scales[d]
             length += value * value
             read += value != 0
         for d in range(len(steady)):
-            like[b] &= query[steady[d]] == told[d]
+            like &= query[steady[d]] == told[d]
             length += told[d] * told[d]
             read += told[d] != 0
-        if used < len(query) and np.count_nonzero(query) > read:
-            like[b] = False
-        if not like[b]:
+        if not like or (used < len(query) and np.count_nonzero(query) > read):
+            unlike[strange] = b
+            strange += 1
             offsets[b + 1] = total
             continue
         lists = _promising(inner, np.float32(np.sqrt(length)), middles, min(effort, len(middles)))
@@ -247,8 +250,10 @@ def found_in_lists(
                     if not allowed[items[a + i]]:
                         scores[size + i] = -np.inf
             size += z - a
-        least = max(least_of_best(scores, number, best), np.finfo(np.float32).min)
-        size = 0
+        not_listed = np.sort(barred[barred_offsets[b] : barred_offsets[b + 1]])
+        wanted = number + len(not_listed)
+        least = max(least_of_best(scores, wanted, np.empty(2 * wanted, np.float32)), np.finfo(np.float32).min)
+        best, of_best, size, found = np.empty(4 * wanted, np.int32), np.empty(4 * wanted, np.float32), 0, 0
         for j in range(len(lists)):
             a, z = starts[lists[j]], starts[lists[j] + 1]
             own = scores[size : size + z - a]
@@ -256,12 +261,20 @@ def found_in_lists(
             worthy = 0
             for i in range(len(own)):
                 worthy += own[i] >= least
-            if total + worthy > len(chosen):
-                chosen = np.append(chosen, np.empty(total + worthy, np.int32))
+            if found + worthy > len(best):
+                best = np.append(best, np.empty(found + worthy, np.int32))
+                of_best = np.append(of_best, np.empty(found + worthy, np.float32))
             if worthy:
                 for i in range(len(own)):
-                    if own[i] >= least:
-                        chosen[total] = items[a + i]
-                        total += 1
+                    if own[i] >= least and not among(not_listed, items[a + i]):
+                        best[found], of_best[found] = items[a + i], own[i]
+                        found += 1
+        least = np.partition(of_best[:found], found - number)[found - number] if found > number else least
+        if total + found > len(chosen):
+            chosen = np.append(chosen, np.empty(total + found, np.int32))
+        for i in range(found):
+            if of_best[i] >= least:
+                chosen[total] = best[i]
+                total += 1
         offsets[b + 1] = total
-    return offsets, chosen[:total], like
+    return offsets, chosen[:total], unlike[:strange]

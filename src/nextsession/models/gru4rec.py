@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,10 @@ from pydantic import Field, model_validator
 
 from nextsession.config import Runtime, Settings
 from nextsession.data.cases import Cases
-from nextsession.data.log import SessionLog, offsets_of
+from nextsession.data.log import SessionLog
 from nextsession.errors import TrainingError
-from nextsession.mapping import rows_of
-from nextsession.nn.gru4rec_cell import size_of, walk, weights_of
+from nextsession.mapping import RowReader
+from nextsession.nn.gru4rec_cell import laid_end_to_end, size_of, walk, weights_of
 from nextsession.nn.gru4rec_epoch import EMBEDDINGS, Moved, Rules, Sampling, epoch
 from nextsession.nn.gru4rec_losses import ACTIVATIONS, LOSSES
 from nextsession.nn.gru4rec_math import alias_table
@@ -95,6 +95,10 @@ class Shape(NamedTuple):
     """Numbers that an item is when it goes in."""
 
 
+_Layer: TypeAlias = tuple[NDArray[np.float32] | None, NDArray[np.float32], NDArray[np.float32]]
+"""What inputs are multiplied with, `(inputs, 3H)` (none: they are gates already), the recurrent weights, the biases."""
+
+
 class GRU4Rec(Recommender[GRU4RecSettings]):
     """Ranks items by `h . v_i + b_i`, where `h` is the state of a GRU that has read the session.
 
@@ -120,6 +124,8 @@ class GRU4Rec(Recommender[GRU4RecSettings]):
     inputs_: NDArray[np.float32]  # (V, width) what items are when they go in; no rows if that is their vector
     cells_: NDArray[np.float32]  # the layers, end to end: see gru4rec_cell.weights_of
     curve_: NDArray[np.float64]  # (epochs, 4) see CURVE; validation is NaN where there was none
+
+    _found_out: "tuple[NDArray[np.float32], NDArray[np.float32], RowReader[np.float32], list[_Layer]] | None" = None
 
     # -- learning -------------------------------------------------------------------------------
 
@@ -262,17 +268,23 @@ class GRU4Rec(Recommender[GRU4RecSettings]):
         starts, stops = histories.event_offsets[:-1], histories.event_offsets[1:]
         if self.config.reads == "session":
             starts, stops = histories.last_sessions
-        queries = np.zeros((len(histories), self.items_.shape[1]), np.float32)
-        some = stops > starts
-        queries[some, :-2] = self._states(histories.items, starts[some], (stops - starts)[some])
-        queries[some, -2] = 1
-        queries[~some, -1] = 1
+        queries, lengths = np.zeros((len(histories), self.items_.shape[1]), np.float32), stops - starts
+        if np.count_nonzero(lengths) == len(lengths):
+            queries[:, :-2] = self._states(histories.items, starts, lengths)
+            queries[:, -2] = 1
+        else:
+            some = lengths > 0
+            queries[some, :-2] = self._states(histories.items, starts[some], lengths[some])
+            queries[some, -2] = 1
+            queries[~some, -1] = 1
         return DotScores(queries, self.items_)
 
     def _states(
         self, items: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """Return the state of the last layer after each row of events, `(B, H)`; no row is empty."""
+        if len(items) <= _EVENTS:
+            return self._walked(items, starts, lengths)
         ends = np.cumsum(lengths)
         parts, first = [np.zeros((0, self.config.layers[-1]), np.float32)], 0
         while first < len(lengths):  # so many rows that their gates fit in memory
@@ -285,16 +297,28 @@ class GRU4Rec(Recommender[GRU4RecSettings]):
     def _walked(
         self, items: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        shape, after = self._shape(), self.config.reset_gate == "after"
-        offsets = offsets_of(lengths)
-        places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        x = rows_of(self.inputs_ if shape.of_item else self.items_[:, :-2], items[places])
-        for layer, (n_inputs, units) in enumerate(zip(shape.n_inputs, shape.n_units, strict=True)):
-            w, u, bias = weights_of(self.cells_, layer, shape.n_inputs, shape.n_units)
-            nothing = np.zeros((len(lengths), units), np.float32)
-            x = walk(x @ w[:, :n_inputs].T if n_inputs else x, offsets, nothing, u, bias, after)
+        reader, layers = self._ready()
+        offsets, codes = laid_end_to_end(items, starts, lengths)
+        x = reader.rows(codes)
+        for inputs, u, bias in layers:
+            gates = x if inputs is None else x @ inputs
+            nothing = np.zeros((len(lengths), len(u) // 3), np.float32)
+            x = walk(gates, offsets, nothing, u, bias, self.config.reset_gate == "after")
         last: NDArray[np.float32] = x[offsets[1:] - 1]
         return last
+
+    def _ready(self) -> "tuple[RowReader[np.float32], list[_Layer]]":
+        """Return what gives the vectors of items that go in, and the layers: found out once for what was learnt."""
+        known = self._found_out
+        if known is None or known[0] is not self.cells_ or known[1] is not self.items_:
+            shape = self._shape()
+            reader = RowReader(self.inputs_ if shape.of_item else self.items_[:, :-2])
+            layers: list[_Layer] = []
+            for layer, n_inputs in enumerate(shape.n_inputs.tolist()):
+                w, u, bias = weights_of(self.cells_, layer, shape.n_inputs, shape.n_units)
+                layers.append((w[:, :n_inputs].T if n_inputs else None, u, bias))
+            known = self._found_out = self.cells_, self.items_, reader, layers
+        return known[2], known[3]
 
     @classmethod
     def examples(cls) -> list[dict[str, Any]]:

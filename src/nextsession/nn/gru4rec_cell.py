@@ -118,6 +118,20 @@ def forward(
             to[b] = (one - z[b]) * h[b] + z[b] * new[b]
 
 
+@compiled
+def laid_end_to_end(
+    items: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Return some rows of events end to end: where each begins, `(B + 1,)`, and their items."""
+    offsets = np.zeros(len(starts) + 1, np.int64)
+    for b in range(len(starts)):
+        offsets[b + 1] = offsets[b] + lengths[b]
+    codes = np.empty(offsets[-1], np.int32)
+    for b in range(len(starts)):
+        codes[offsets[b] : offsets[b + 1]] = items[starts[b] : starts[b] + lengths[b]]
+    return offsets, codes
+
+
 @compiled_fast
 def walk(
     gates: NDArray[np.float32],

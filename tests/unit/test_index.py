@@ -160,7 +160,9 @@ def found_slowly(index, query, number, allowed):
     asked = np.zeros(wide)
     asked[: len(index.columns)] = query[index.columns]
     length = np.linalg.norm(query[np.append(index.columns, index.steady)])
-    promises = index.middles[:, :wide] @ asked + index.middles[:, wide] + length * index.middles[:, wide + 1]
+    means = index._rough * index._worth[:, None].astype(np.float64)
+    assert np.abs(means - index.middles[:, :wide]).max(initial=0) <= 0.51 * index._worth.max(initial=0)
+    promises = means @ asked + index.middles[:, wide] + length * index.middles[:, wide + 1]
     places = []
     for one in np.argsort(-promises)[: index.effort]:
         places += range(index.starts[one], index.starts[one + 1])

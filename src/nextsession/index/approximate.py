@@ -12,7 +12,9 @@ from nextsession.errors import ArtifactError
 from nextsession.index.contract import ItemIndex, best_of, kept_promise, share_found
 from nextsession.scores import DotScores, Limits
 
-EFFORTS = (4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
+EFFORTS = (
+    *range(4, 17), 18, 20, 22, 24, 28, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048,
+)  # fmt: skip
 _MARGIN = 0.004
 """How much better than promised the effort is chosen, since it is chosen on other queries than it is measured on."""
 _FAR = 1000.0

@@ -29,8 +29,9 @@ _ARRAYS = ("columns", "steady", "told", "scales", "middles", "starts", "codes", 
 
 
 class InvertedLists(Approximate):
-    """About `2 sqrt(V)` lists of vectors of like direction, in bytes; the most promising of a query are looked at.
+    """About `4 sqrt(V)` lists of vectors of like direction, in bytes; the most promising of a query are looked at.
 
+    That is where as many bytes are read to choose among the lists as to look through those chosen.
     What a list promises is the product of the query with the mean of its vectors, and so much more
     as its vectors are scattered: the best of `n` normal numbers lies near `sqrt(2 ln n)` deviations
     above their mean.  By the mean alone, lists of rare items, whose vectors point anywhere, hide the
@@ -50,6 +51,8 @@ class InvertedLists(Approximate):
     codes: NDArray[np.int8]  # (n, W) the vectors, list by list
     extra: NDArray[np.float32]  # (n,) the product of each with what is told
     items: NDArray[np.int32]  # (n,) whose they are
+    _rough: NDArray[np.int8]  # (L, W) the means in bytes, of which the largest number of each is 127
+    _worth: NDArray[np.float32]  # (L,) what a 1 is worth in each
 
     def _make(self, codes: NDArray[np.int64], queries: NDArray[np.float32], seed: int) -> None:
         same = np.all(queries == queries[:1], axis=0)
@@ -74,6 +77,13 @@ class InvertedLists(Approximate):
         for row, a, z in zip(self.middles, self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True):
             if a < z:
                 row[:width], *row[wide:] = _middle(self._read(self.items[a:z]), self.extra[a:z])
+        self._round()
+
+    def _round(self) -> None:
+        """Put the means into bytes: a quarter of the memory that is looked through for each query."""
+        means = self.middles[:, :-2]
+        self._worth = (np.maximum(np.abs(means).max(axis=1, initial=0), 1e-9) / 127).astype(np.float32)
+        self._rough = np.rint(means / self._worth[:, None]).astype(np.int8)
 
     def _read(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
         """Return the columns of vectors that are indexed, `(len(codes), C)`."""
@@ -82,7 +92,7 @@ class InvertedLists(Approximate):
 
     def _shared_out(self, codes: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
         """Share vectors out to lists by direction (spherical k-means), and return the list of each, `(n,)`."""
-        lists = max(1, min(int(2 * len(codes) ** 0.5), len(codes) // _LEARNT_FROM))
+        lists = max(1, min(int(4 * len(codes) ** 0.5), len(codes) // _LEARNT_FROM))
         rng = np.random.default_rng(seed)
         some = self._read(codes[np.sort(rng.permutation(len(codes))[: _LEARNT_FROM * lists])])
         if not len(some):
@@ -98,8 +108,9 @@ class InvertedLists(Approximate):
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         allowed = _ALL if limits.allowed is None else limits.allowed
         offsets, chosen, unlike = found_in_lists(
-            queries, self.columns, self.steady, self.told, self.scales, self.middles, self.starts, self.codes,
-            self.extra, self.items, self.effort, k + k // 4 + _SPARE, limits.offsets, limits.barred, allowed,
+            queries, self.columns, self.steady, self.told, self.scales, self._rough, self._worth,
+            self.middles[:, -2:], self.starts, self.codes, self.extra, self.items, self.effort,
+            k + k // 4 + _SPARE, limits.offsets, limits.barred, allowed,
         )  # fmt: skip
         if not len(unlike):
             return offsets, chosen
@@ -126,6 +137,7 @@ class InvertedLists(Approximate):
             raise ArtifactError(f"{folder} is damaged: {error}") from None
         if len(self.items) != len(self.codes) or self.items.max(initial=-1) >= len(vectors):
             raise ArtifactError(f"{folder} is of other items; build the index again.")
+        self._round()
         query = np.zeros((1, vectors.shape[1]), np.float32)
         query[0, self.steady] = self.told
         self.search(query, 1)  # so that what is compiled is there before the first visitor
@@ -177,17 +189,20 @@ def _products(
 
 @compiled_fast
 def _promising(
-    query: NDArray[np.float32], length: np.float32, middles: NDArray[np.float32], number: int
+    query: NDArray[np.float32],
+    length: np.float32,
+    means: NDArray[np.int8],
+    worth: NDArray[np.float32],
+    besides: NDArray[np.float32],
+    number: int,
 ) -> NDArray[np.int64]:
     """Return the lists that promise most, the most promising first."""
-    wide = len(query)
-    promises = np.empty(len(middles), np.float32)
-    for i in range(len(middles)):
-        row = middles[i, :wide]
-        product = middles[i, wide] + length * middles[i, wide + 1]
-        for d in range(wide):
-            product += query[d] * row[d]
-        promises[i] = product
+    promises = np.empty(len(means), np.float32)
+    for i in range(len(means)):
+        row, product = means[i], np.float32(0)
+        for d in range(len(query)):
+            product += query[d] * np.float32(row[d])
+        promises[i] = worth[i] * product + besides[i, 0] + length * besides[i, 1]
     least = least_of_best(promises, number, np.empty(2 * number, np.float32))
     some = np.flatnonzero(promises >= least)
     return some[np.argsort(-promises[some])[:number]]
@@ -200,7 +215,9 @@ def found_in_lists(
     steady: NDArray[np.int64],
     told: NDArray[np.float32],
     scales: NDArray[np.float32],
-    middles: NDArray[np.float32],
+    means: NDArray[np.int8],
+    worth: NDArray[np.float32],
+    besides: NDArray[np.float32],
     starts: NDArray[np.int64],
     codes: NDArray[np.int8],
     extra: NDArray[np.float32],
@@ -237,7 +254,7 @@ def found_in_lists(
             strange += 1
             offsets[b + 1] = total
             continue
-        lists = _promising(inner, np.float32(np.sqrt(length)), middles, min(effort, len(middles)))
+        lists = _promising(inner, np.float32(np.sqrt(length)), means, worth, besides, min(effort, len(means)))
         size = 0
         for j in range(len(lists)):
             size += starts[lists[j] + 1] - starts[lists[j]]

@@ -154,6 +154,45 @@ def test_killed_under_load_200_times(models, tmp_path):
     assert kill_under_load(models, tmp_path / "state", 200, seed=2) > 1000
 
 
+def writers_of(pid):
+    """Return the processes that write for a server, or for its workers."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            here = b"nextsession.serving.scribe" in Path(f"/proc/{child}/cmdline").read_bytes()
+            found += [int(child)] if here else writers_of(child)
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are looked for under /proc")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_writers_killed_under_load_are_replaced_and_nothing_acknowledged_is_lost(models, tmp_path, workers):
+    """Lists go out all the while; events are refused for a moment, and sent again."""
+    with serving(models / "v0", "--state", tmp_path / "state", "--workers", workers) as process:
+        clients, killed = Clients(4, process.port), set()
+        for _ in range(5):
+            time.sleep(0.3)
+            while len(writers_of(process.pid)) < workers:
+                time.sleep(0.05)
+            for writer in writers_of(process.pid):
+                os.kill(writer, signal.SIGKILL)
+                killed.add(writer)
+            status, answer = ask(process.port, "POST", "/v1/recommendations", {"visitor": "somebody", "k": 5})
+            assert (status, len(answer["items"])) == (200, 5)
+        before = len(clients.acknowledged)
+        time.sleep(1.5)
+        clients.end()
+        assert len(killed) >= 5 * workers
+        assert len(clients.acknowledged) > before, "events are recorded again"
+        assert set(clients.statuses) <= {200, 503}
+        assert ask(process.port, "GET", "/v1/operations")[1]["store"]["ok"]
+    store = SQLiteStore(tmp_path / "state" / "events.sqlite")
+    stored = [stored.event.id for stored in store.events()]
+    assert set(clients.acknowledged) <= set(stored), "an acknowledged event is lost"
+    assert len(stored) == len(set(stored)), "an event is there twice"
+    store.close()
+
+
 def test_told_to_stop_it_answers_what_it_has_begun(models, tmp_path):
     with serving(models / "v0", "--state", tmp_path / "state") as process:
         clients = Clients(3, process.port)

@@ -48,6 +48,8 @@ _MUCH = 1 << 16
 """Bytes of such jobs that are sent at once."""
 _SLOWEST = 60.0
 """Seconds that a process may take to open the file."""
+_PATIENCE = 5.0
+"""Seconds that a loop of events may take to leave a socket alone."""
 _AT_ONCE = 1 << 18
 """Bytes that are read from the socket at once."""
 
@@ -268,7 +270,7 @@ class Apart:
 
         with contextlib.suppress(RuntimeError):  # it has ended
             loop.call_soon_threadsafe(leave)
-            done.wait(_SLOWEST)
+            done.wait(_PATIENCE)
 
     def _hear(self, line: socket.socket) -> bool:
         """Hear what has been told by now; say whether more may come."""

@@ -38,6 +38,7 @@ def whole_directory(path: Path) -> Iterator[Path]:
             if file.is_file():
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
+            file.chmod(0o755 if file.is_dir() else 0o644)  # whoever serves may be another than who learnt
         scratch.chmod(0o755)
         if not path.exists():
             scratch.rename(path)

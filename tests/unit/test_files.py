@@ -3,6 +3,7 @@
 import hashlib
 import json
 import signal
+import stat
 import subprocess
 import sys
 
@@ -24,6 +25,18 @@ def test_a_directory_appears_whole(tmp_path):
         assert not (tmp_path / "deep" / "model").exists()
     assert (tmp_path / "deep" / "model" / "part" / "a.txt").read_text() == "new"
     assert left_in(tmp_path / "deep") == ["model"]
+
+
+def test_others_may_read_what_was_written(tmp_path):
+    """Whoever serves a model may be another than who learnt it; some libraries write for their owner alone."""
+    with whole_directory(tmp_path / "model") as scratch:
+        (scratch / "part").mkdir(mode=0o700)
+        for place in (scratch / "a.txt", scratch / "part" / "b.txt"):
+            place.write_text("secretive")
+            place.chmod(0o600)
+    modes = [stat.S_IMODE(place.stat().st_mode) for place in sorted((tmp_path / "model").rglob("*"))]
+    assert modes == [0o644, 0o755, 0o644]
+    assert stat.S_IMODE((tmp_path / "model").stat().st_mode) == 0o755
 
 
 def test_a_directory_takes_the_place_of_the_old_one(tmp_path):

@@ -319,6 +319,9 @@ def test_models_from_elsewhere_and_damaged_ones_are_refused(clock, artifact, tmp
         body = {"do": "load", "arm": "markov", "artifact": str(artifact)}
         assert "is damaged" in problem(client.post("/v1/models", json=body), 409)
         assert client.get("/v1/models").json()["refused"][0]["artifact"] == str(artifact.resolve())
+        (artifact / "arrays.safetensors").unlink()
+        (artifact / "arrays.safetensors").mkdir()  # as one that may not be read, which does not stop root
+        assert "arrays.safetensors cannot be read: Is a dir" in problem(client.post("/v1/models", json=body), 409)
         assert client.post("/v1/recommendations", json={}).json()["version"] == "markov-1"
         assert "Invalid value 'drop'" in problem(client.post("/v1/models", json={"do": "drop", "arm": "a"}), 422)
 

@@ -45,6 +45,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 GAP = 1_800_000
 _AGAIN = 1.0
 """Seconds until a worker that died is started again."""
+_BACKLOG = 2048
+"""Connections that wait to be taken."""
 
 
 class ServeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,21 +199,24 @@ def run(settings: ServeSettings, say: Callable[[str], None] = lambda text: None)
 
     Args:
         settings: What to serve, and how.
-        say: Told the address, once it is listened on.
+        say: Told the address, once somebody answers there.
 
     Raises:
         NextSessionError: It cannot begin.
         OSError: The address is taken.
     """
     check(settings)
-    listening = _listen(settings)
+    bound = _bound(settings)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    say(f"Serving on http://{host}:{listening.getsockname()[1]} (Ctrl-C ends it)")
+
+    def begun() -> None:
+        say(f"Serving on http://{host}:{bound.getsockname()[1]} (Ctrl-C ends it)")
+
     if settings.workers == 1:
-        _serve(settings, listening)
+        _serve(settings, bound, begun)
         return
     with _shared(settings) as numbers:
-        _supervise(msgspec.structs.replace(settings, numbers=numbers), listening)
+        _supervise(msgspec.structs.replace(settings, numbers=numbers), bound, begun)
 
 
 @contextlib.contextmanager
@@ -226,16 +231,15 @@ def _shared(settings: ServeSettings) -> Iterator[str]:
             yield scratch
 
 
-def _serve(settings: ServeSettings, listening: socket.socket, begun: Callable[[], None] = lambda: None) -> None:
+def _serve(settings: ServeSettings, bound: socket.socket, begun: Callable[[], None]) -> None:
     import uvicorn
 
-    sys.setswitchinterval(0.0005)  # the thread that writes must not wait 5 ms for the one that answers
+    sys.setswitchinterval(0.0005)  # a thread that writes to a Redis must not wait 5 ms for the one that answers
     hosts = (*LOOPBACK, "[::1]") if settings.host in LOOPBACK else None
     server = build(msgspec.structs.replace(settings, server=_with_hosts(settings.server, hosts)), clock=_clock)
     gc.collect()
     gc.freeze()  # what has been loaded stays: no request need wait until it has been looked through
     give_back_memory()
-    begun()
     app = application(server)
     config = uvicorn.Config(
         app,
@@ -245,36 +249,51 @@ def _serve(settings: ServeSettings, listening: socket.socket, begun: Callable[[]
         access_log=False,
         server_header=False,
         date_header=False,
-        backlog=2048,
+        backlog=_BACKLOG,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=10,
         lifespan="on",
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    try:
+        bound.listen(_BACKLOG)  # not before: a proxy asks another as long as it is refused here
+    except OSError as error:
+        server.close()
+        raise _taken(settings, error) from None
+    begun()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(
+            signal.SIGTERM, signal.SIG_IGN
+        )  # uvicorn hears it, and sends it once more when all has ended well
+    uvicorn.Server(config).run(sockets=[bound])
 
 
 def _with_hosts(settings: ServerSettings, hosts: tuple[str, ...] | None) -> ServerSettings:
     return settings if settings.hosts is not None else ServerSettings(**{**vars(settings), "hosts": hosts})
 
 
-def _listen(settings: ServeSettings) -> socket.socket:
+def _bound(settings: ServeSettings) -> socket.socket:
+    """Take the address; nobody is let in yet."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    if settings.port:  # one that is chosen must be nobody's
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((settings.host, settings.port))
+        bound.bind((settings.host, settings.port))
     except OSError as error:
-        listening.close()
-        raise ConfigError(
-            f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}. End what does, or choose "
-            "another --port."
-        ) from None
-    listening.listen(2048)
-    listening.set_inheritable(True)
-    return listening
+        bound.close()
+        raise _taken(settings, error) from None
+    bound.set_inheritable(True)
+    return bound
 
 
-def _worker(text: bytes, listening: socket.socket, told: Connection | None) -> None:
+def _taken(settings: ServeSettings, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}. End what does, or choose another "
+        "--port."
+    )
+
+
+def _worker(text: bytes, bound: socket.socket, told: Connection | None) -> None:
     """Serve, in a process of its own; say that it could begin, or what kept it from that."""
     from nextsession.serving.logs import to_stderr
 
@@ -290,14 +309,14 @@ def _worker(text: bytes, listening: socket.socket, told: Connection | None) -> N
             told.send(None)
 
     try:
-        _serve(msgspec.json.decode(text, type=ServeSettings), listening, begun)
+        _serve(msgspec.json.decode(text, type=ServeSettings), bound, begun)
     except NextSessionError as error:
         if told is None or heard:
             raise
         told.send(error)
 
 
-def _supervise(settings: ServeSettings, listening: socket.socket) -> None:
+def _supervise(settings: ServeSettings, bound: socket.socket, begun: Callable[[], None]) -> None:
     """Keep as many workers alive as were asked for, until told to stop; the first shows that they can begin.
 
     Where it is safe they are copies of this process, which has done nothing but import: what it
@@ -315,7 +334,7 @@ def _supervise(settings: ServeSettings, listening: socket.socket) -> None:
     gc.freeze()  # looking through it would make it each worker's own
 
     def start(told: Connection | None = None) -> BaseProcess:
-        process: BaseProcess = context.Process(target=_worker, args=(text, listening, told), daemon=False)
+        process: BaseProcess = context.Process(target=_worker, args=(text, bound, told), daemon=False)
         process.start()
         return process
 
@@ -325,6 +344,8 @@ def _supervise(settings: ServeSettings, listening: socket.socket) -> None:
     wrong = _heard(hearing, workers[0], stop)
     if wrong is not None:
         raise wrong
+    if not stop.is_set():
+        begun()
     workers += [start() for _ in range(1, settings.workers) if not stop.is_set()]
     while not stop.wait(_AGAIN):
         for place, worker in enumerate(workers):

@@ -186,7 +186,7 @@ class Link:
 
     def lost(self, error: Exception, *, whole: bool) -> None:
         """Ask nothing until it answers again; with `whole`, refuse to write too."""
-        self.error = str(error) or type(error).__name__
+        self.error = str(error).rstrip(".") or type(error).__name__
         if not self.blind:
             log.warning("The store %s does not answer: %s", self.where, self.error)
         self.blind, self.down = True, self.down or whole

@@ -169,10 +169,17 @@ def serve(place: str | Path, *, gap: int, table: Table | None = None, learnt_to:
         learnt_to: The place in the log of the server up to which it has learnt; None: it goes by time.
 
     Raises:
-        ArtifactError: It is damaged, missing or too new; or it answers nothing, or otherwise than when it was saved.
+        ArtifactError: It is damaged, missing or too new, or may not be read; or it answers nothing, or otherwise than
+            when it was saved.
         NextSessionError: It is of a model that cannot be loaded here.
     """
-    folder = Path(place)
+    try:
+        return _opened(Path(place), str(place), gap, table, learnt_to)
+    except OSError as error:
+        raise ArtifactError(f"{error.filename or place} cannot be read: {error.strerror or error}.") from error
+
+
+def _opened(folder: Path, place: str, gap: int, table: Table | None, learnt_to: int | None) -> Served:
     compiled = load_runtime(folder)
     model = load(folder) if compiled is None else compiled
     index = load_index(model, folder)
@@ -185,7 +192,7 @@ def serve(place: str | Path, *, gap: int, table: Table | None = None, learnt_to:
     return prepared(
         model,
         version=version_of(folder),
-        place=str(place),
+        place=place,
         gap=gap,
         table=known,
         asked=asked,

@@ -27,7 +27,7 @@ def test_a_directory_appears_whole(tmp_path):
     assert left_in(tmp_path / "deep") == ["model"]
 
 
-def test_others_may_read_what_was_written(tmp_path):
+def test_others_may_read_the_files_of_a_directory(tmp_path):
     """Whoever serves a model may be another than who learnt it; some libraries write for their owner alone."""
     with whole_directory(tmp_path / "model") as scratch:
         (scratch / "part").mkdir(mode=0o700)

@@ -22,8 +22,8 @@ _BLOCK = 100_000
 """Vectors that are read together."""
 _WIDE = 16
 """Bytes are multiplied quickly so many at a time: rows are a multiple of them wide."""
-_SPARE = 5
-"""So many items, and a quarter more, are chosen by their bytes than are listed by their vectors: bytes hardly err."""
+_SPARE = 3
+"""So many items, and an eighth more, are chosen by their bytes than are listed by their vectors: bytes hardly err."""
 _ALL = np.ones(0, np.bool_)
 _ARRAYS = ("columns", "steady", "told", "scales", "middles", "starts", "codes", "extra", "items")
 
@@ -110,7 +110,7 @@ class InvertedLists(Approximate):
         offsets, chosen, unlike = found_in_lists(
             queries, self.columns, self.steady, self.told, self.scales, self._rough, self._worth,
             self.middles[:, -2:], self.starts, self.codes, self.extra, self.items, self.effort,
-            k + k // 4 + _SPARE, limits.offsets, limits.barred, allowed,
+            k + k // 8 + _SPARE, limits.offsets, limits.barred, allowed,
         )  # fmt: skip
         if not len(unlike):
             return offsets, chosen

@@ -6,6 +6,7 @@ from scipy import stats
 
 from nextsession import Cases, Runtime, SessionLog
 from nextsession.errors import ConfigError, TrainingError
+from nextsession.mapping import RowReader
 from nextsession.models.gru4rec import GRU4Rec
 from nextsession.nn import gru4rec_math as fast
 from nextsession.nn.gru4rec_products import LANES, multiply, multiply_transposed
@@ -143,6 +144,37 @@ def test_learns_to_repeat_the_last_item():
 def test_an_empty_history_is_ranked_by_popularity():
     log = SessionLog.from_lists([[["a", "b"]], [["b", "b"]], [["c", "b", "a"]]])
     assert next(iter(GRU4Rec(**SMALL).fit(log).recommend(SessionLog.from_lists([[]]), 3))) == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize("example", range(3))
+@pytest.mark.parametrize("states", [1, 7, 10_000])
+def test_a_state_that_is_remembered_is_that_of_the_whole_history(example, states, monkeypatch):
+    """Histories that grow, are asked about again, change in their past and share beginnings, some at a time."""
+    monkeypatch.setattr("nextsession.models.gru4rec._STATES", states)
+    log, settings = cycle(), GRU4Rec.examples()[example]
+    model, rng = GRU4Rec(**settings).fit(log, runtime=Runtime(seed=3)), np.random.default_rng(example)
+    rows_read, whole = [], RowReader.rows
+    monkeypatch.setattr(RowReader, "rows", lambda self, codes: rows_read.append(len(codes)) or whole(self, codes))
+    visitors = [list(rng.integers(0, 10, 3)) for _ in range(6)]
+    asked = events = 0
+    for turn in range(60):
+        some = rng.choice(6, rng.integers(1, 6), replace=turn % 5 == 0)
+        for visitor in some:
+            if rng.random() < 0.8:
+                visitors[visitor].append(int(rng.integers(10)))
+            elif rng.random() < 0.3:
+                visitors[visitor][int(rng.integers(len(visitors[visitor])))] = int(rng.integers(10))
+        histories = SessionLog.from_lists(
+            [[[int(log.vocabulary.ids[code]) for code in visitors[v]]] for v in some], vocabulary=log.vocabulary
+        )
+        before = sum(rows_read)
+        found = model.scores(histories).dense()
+        asked, events = asked + sum(rows_read) - before, events + histories.n_events
+        kept, model._found_out = model._ready().states, None
+        assert np.allclose(found, model.scores(histories).dense(), rtol=1e-5, atol=1e-6)
+        model._found_out = model._found_out._replace(states=kept)
+        assert len(kept) <= states
+    assert asked < events / 3 if states == 10_000 else asked <= events
 
 
 def test_without_a_pair_to_learn_from_it_still_answers():

@@ -1,5 +1,7 @@
 """GRU4Rec: a recurrent network over the events of a session, trained in session-parallel batches."""
 
+import contextlib
+import itertools
 import math
 import time
 from collections.abc import Iterable
@@ -11,7 +13,7 @@ from pydantic import Field, model_validator
 
 from nextsession.config import Runtime, Settings
 from nextsession.data.cases import Cases
-from nextsession.data.log import SessionLog
+from nextsession.data.log import SessionLog, offsets_of
 from nextsession.errors import TrainingError
 from nextsession.mapping import RowReader
 from nextsession.nn.gru4rec_cell import laid_end_to_end, size_of, walk, weights_of
@@ -27,6 +29,8 @@ CURVE = ("epoch", "loss", "validation", "cpu_seconds")
 
 _NEVER = np.float32(-1e9)  # the bias of an item that no training event held: it comes last
 _EVENTS = 20_000  # whose gates are computed together when answers are given
+_FEW = 64  # histories that are asked about at once, up to which states are looked up
+_STATES = 10_000  # that are remembered: some hundreds of bytes each, and four for each event
 _CUTOFF = 20  # length of the lists of a validation
 
 
@@ -99,6 +103,30 @@ _Layer: TypeAlias = tuple[NDArray[np.float32] | None, NDArray[np.float32], NDArr
 """What inputs are multiplied with, `(inputs, 3H)` (none: they are gates already), the recurrent weights, the biases."""
 
 
+class _Ready(NamedTuple):
+    """What answers need, and the states after histories that were asked about lately.
+
+    A state follows from the events before it and from nothing else, so they are its name: whoever comes back with one
+    more event costs one step, whatever the history is, and one whose past has changed costs all of them.
+    """
+
+    cells: NDArray[np.float32]  # of which it was found out,
+    items: NDArray[np.float32]  # and these
+    reader: RowReader[np.float32]
+    """Gives the vectors of items that go in."""
+    layers: list[_Layer]
+    widths: list[int]  # (layers + 1,) where the state of each layer begins
+    states: dict[bytes, NDArray[np.float32]]  # those of all layers, by the codes of the events; the oldest first
+
+    def remember(self, name: bytes, state: NDArray[np.float32]) -> None:
+        """Keep a state, in place of the oldest if there are too many."""
+        self.states.pop(name, None)
+        self.states[name] = state
+        with contextlib.suppress(RuntimeError):  # another thread was quicker
+            while len(self.states) > _STATES:
+                self.states.pop(next(iter(self.states)), None)
+
+
 class GRU4Rec(Recommender[GRU4RecSettings]):
     """Ranks items by `h . v_i + b_i`, where `h` is the state of a GRU that has read the session.
 
@@ -125,7 +153,7 @@ class GRU4Rec(Recommender[GRU4RecSettings]):
     cells_: NDArray[np.float32]  # the layers, end to end: see gru4rec_cell.weights_of
     curve_: NDArray[np.float64]  # (epochs, 4) see CURVE; validation is NaN where there was none
 
-    _found_out: "tuple[NDArray[np.float32], NDArray[np.float32], RowReader[np.float32], list[_Layer]] | None" = None
+    _found_out: "_Ready | None" = None
 
     # -- learning -------------------------------------------------------------------------------
 
@@ -297,28 +325,45 @@ class GRU4Rec(Recommender[GRU4RecSettings]):
     def _walked(
         self, items: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        reader, layers = self._ready()
+        ready = self._ready()
+        begins = np.zeros((len(starts), ready.widths[-1]), np.float32)  # the states of all layers, side by side
+        names, known = [], {}
+        if len(starts) <= _FEW:  # as a server asks
+            starts, lengths = starts.copy(), lengths.copy()
+            for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+                names.append(items[start : start + length].tobytes())
+                known[row] = ready.states.get(names[row])
+                before = ready.states.pop(names[row][: -items.itemsize], None)
+                if known[row] is not None or before is not None:  # only the last event is new, or not even that
+                    starts[row], lengths[row] = start + length - 1, 1
+                    begins[row] = 0 if before is None else before
         offsets, codes = laid_end_to_end(items, starts, lengths)
-        x = reader.rows(codes)
-        for inputs, u, bias in layers:
+        x, ends = ready.reader.rows(codes), begins
+        for (inputs, u, bias), (a, z) in zip(ready.layers, itertools.pairwise(ready.widths), strict=True):
             gates = x if inputs is None else x @ inputs
-            nothing = np.zeros((len(lengths), len(u) // 3), np.float32)
-            x = walk(gates, offsets, nothing, u, bias, self.config.reset_gate == "after")
-        last: NDArray[np.float32] = x[offsets[1:] - 1]
+            x = walk(gates, offsets, begins[:, a:z].copy(), u, bias, self.config.reset_gate == "after")
+            ends[:, a:z] = x[offsets[1:] - 1]
+        for row, name in enumerate(names):
+            state = known[row]
+            if state is not None:
+                ends[row] = state
+            ready.remember(name, ends[row].copy())
+        last: NDArray[np.float32] = ends[:, ready.widths[-2] :]
         return last
 
-    def _ready(self) -> "tuple[RowReader[np.float32], list[_Layer]]":
-        """Return what gives the vectors of items that go in, and the layers: found out once for what was learnt."""
+    def _ready(self) -> "_Ready":
+        """Return what answers need beside what was learnt: found out once for it."""
         known = self._found_out
-        if known is None or known[0] is not self.cells_ or known[1] is not self.items_:
+        if known is None or known.cells is not self.cells_ or known.items is not self.items_:
             shape = self._shape()
             reader = RowReader(self.inputs_ if shape.of_item else self.items_[:, :-2])
             layers: list[_Layer] = []
             for layer, n_inputs in enumerate(shape.n_inputs.tolist()):
                 w, u, bias = weights_of(self.cells_, layer, shape.n_inputs, shape.n_units)
                 layers.append((w[:, :n_inputs].T if n_inputs else None, u, bias))
-            known = self._found_out = self.cells_, self.items_, reader, layers
-        return known[2], known[3]
+            widths = offsets_of(shape.n_units).tolist()
+            known = self._found_out = _Ready(self.cells_, self.items_, reader, layers, widths, {})
+        return known
 
     @classmethod
     def examples(cls) -> list[dict[str, Any]]:

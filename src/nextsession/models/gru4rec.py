@@ -30,7 +30,7 @@ CURVE = ("epoch", "loss", "validation", "cpu_seconds")
 _NEVER = np.float32(-1e9)  # the bias of an item that no training event held: it comes last
 _EVENTS = 20_000  # whose gates are computed together when answers are given
 _FEW = 64  # histories that are asked about at once, up to which states are looked up
-_STATES = 10_000  # that are remembered: some hundreds of bytes each, and four for each event
+_STATES = 4_000  # that are remembered: some hundreds of bytes each, and four for each event
 _CUTOFF = 20  # length of the lists of a validation
 
 

@@ -12,7 +12,7 @@ from nextsession.data.vocabulary import NO_ITEM, Vocabulary
 from nextsession.errors import DataError, suggestion
 from nextsession.scores import tie_keys
 
-_SEEN = 100_000
+_SEEN = 40_000
 _FEW = 64
 """Ids up to which looking them up one by one is faster than all together."""
 _MASK_BYTES = 64_000_000

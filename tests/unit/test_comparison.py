@@ -179,6 +179,7 @@ def test_a_comparison_with_checkpoints_goes_on_within_a_training(some_split, tmp
     assert not state.exists()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # raised in a callback of hypothesis
 def test_what_was_spent_before_an_interruption_counts_for_the_budget(some_split, tmp_path, monkeypatch):
     kept = Runtime(device="cpu", checkpoints=str(tmp_path / "kept"))
     stopped_within(monkeypatch, some_split, epoch=3, out=tmp_path / "out", runtime=kept)

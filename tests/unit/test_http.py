@@ -319,11 +319,22 @@ def test_models_from_elsewhere_and_damaged_ones_are_refused(clock, artifact, tmp
         body = {"do": "load", "arm": "markov", "artifact": str(artifact)}
         assert "is damaged" in problem(client.post("/v1/models", json=body), 409)
         assert client.get("/v1/models").json()["refused"][0]["artifact"] == str(artifact.resolve())
-        (artifact / "arrays.safetensors").unlink()
-        (artifact / "arrays.safetensors").mkdir()  # as one that may not be read, which does not stop root
-        assert "arrays.safetensors cannot be read: Is a dir" in problem(client.post("/v1/models", json=body), 409)
         assert client.post("/v1/recommendations", json={}).json()["version"] == "markov-1"
         assert "Invalid value 'drop'" in problem(client.post("/v1/models", json={"do": "drop", "arm": "a"}), 422)
+
+
+def test_one_that_may_not_be_read_is_refused(clock, artifact, monkeypatch):
+    """By whoever is not root, whom nothing stops."""
+
+    def locked(folder):
+        raise PermissionError(13, "Permission denied", str(folder / "arrays.safetensors"))
+
+    server = server_of(clock, models=[artifact.parent])
+    server.load = lambda place: serve(place, gap=1)
+    monkeypatch.setattr("nextsession.serving.served.load_runtime", locked)
+    with TestClient(application(server)) as client:
+        said = problem(client.post("/v1/models", json={"do": "load", "arm": "a", "artifact": str(artifact)}), 409)
+        assert said == f"{artifact.resolve() / 'arrays.safetensors'} cannot be read: Permission denied."
 
 
 def test_workers_follow_one_another(clock, artifact, tmp_path):

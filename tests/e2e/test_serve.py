@@ -369,6 +369,18 @@ def test_nobody_is_let_in_before_it_answers(models):
         assert process.wait(20) == 0
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_told_to_stop_as_soon_as_it_has_begun_it_stops(models, tmp_path, workers):
+    state = ["--state", str(tmp_path / "state"), "--workers", str(workers)]
+    for _ in range(4):
+        command = [*NEXTSESSION, "serve", str(models / "v0"), *state, "--port", "0"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert "Serving on" in process.stderr.readline()
+            process.terminate()
+            assert process.wait(15) == 0
+            process.stderr.read()
+
+
 def test_a_port_that_is_taken_and_a_store_that_is_taken(models, tmp_path):
     with serving(models / "v0", "--state", tmp_path / "state") as process:
         status, _, err = told(models / "v0", "--state", tmp_path / "other", "--port", process.port)

@@ -34,7 +34,7 @@ from nextsession.serving.bell import is_running
 from nextsession.serving.committing import NO_FACTS, unwritten
 from nextsession.serving.events import Shown
 from nextsession.serving.groups import Job, answer, refuse
-from nextsession.serving.scribe import ENCODE, Begun, Sent, Told
+from nextsession.serving.scribe import AT_ONCE, ENCODE, Begun, Sent, Told
 from nextsession.serving.works import File, Listed
 
 log = logging.getLogger(__name__)
@@ -50,8 +50,6 @@ _SLOWEST = 60.0
 """Seconds that a process may take to open the file."""
 _PATIENCE = 5.0
 """Seconds that a loop of events may take to leave a socket alone."""
-_AT_ONCE = 1 << 18
-"""Bytes that are read from the socket at once."""
 
 _told = msgspec.json.Decoder(Told).decode
 _begun = msgspec.json.Decoder(Begun).decode
@@ -176,7 +174,7 @@ class Apart:
         line.sendall(ENCODE(self._file) + b"\n")
         said = b""
         while not said.endswith(b"\n"):
-            content = line.recv(_AT_ONCE)
+            content = line.recv(AT_ONCE)
             if not content:
                 return f"{self._file.path}: the process that writes it ended as it began; its messages say why."
             said += content
@@ -276,7 +274,7 @@ class Apart:
         """Hear what has been told by now; say whether more may come."""
         with self._hearing:
             try:
-                content = line.recv(_AT_ONCE)
+                content = line.recv(AT_ONCE)
             except BlockingIOError:
                 return True
             except OSError:

@@ -4,7 +4,6 @@ import contextlib
 import gc
 import logging
 import multiprocessing
-import os
 import signal
 import socket
 import sys
@@ -45,6 +44,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 GAP = 1_800_000
 _AGAIN = 1.0
 """Seconds until a worker that died is started again."""
+_ENDING = 20.0
+"""Seconds that workers have to end."""
 _BACKLOG = 2048
 """Connections that wait to be taken."""
 
@@ -259,12 +260,15 @@ def _serve(settings: ServeSettings, bound: socket.socket, begun: Callable[[], No
     except OSError as error:
         server.close()
         raise _taken(settings, error) from None
-    begun()
+    serving = uvicorn.Server(config)
+
+    def end(number: int, frame: Any) -> None:
+        serving.should_exit = True
+
     if threading.current_thread() is threading.main_thread():
-        signal.signal(
-            signal.SIGTERM, signal.SIG_IGN
-        )  # uvicorn hears it, and sends it once more when all has ended well
-    uvicorn.Server(config).run(sockets=[bound])
+        signal.signal(signal.SIGTERM, end)  # while uvicorn runs it hears it, and raises it again at its end
+    begun()
+    serving.run(sockets=[bound])
 
 
 def _with_hosts(settings: ServerSettings, hosts: tuple[str, ...] | None) -> ServerSettings:
@@ -352,13 +356,13 @@ def _supervise(settings: ServeSettings, bound: socket.socket, begun: Callable[[]
             if not worker.is_alive():
                 log.error("A worker ended with exit code %s; another is started.", worker.exitcode)
                 workers[place] = start()
-    for worker in workers:
-        if worker.is_alive() and worker.pid is not None:
-            os.kill(worker.pid, signal.SIGTERM)
-    for worker in workers:
-        worker.join(20)
-        if worker.is_alive():
-            worker.kill()
+    until = time.monotonic() + _ENDING
+    while (alive := [worker for worker in workers if worker.is_alive()]) and time.monotonic() < until:
+        for worker in alive:
+            worker.terminate()  # more than once: one that was started just now may not have heard it
+        alive[0].join(0.5)
+    for worker in alive:
+        worker.kill()
 
 
 def _heard(hearing: Connection, worker: BaseProcess, stop: threading.Event) -> NextSessionError | None:

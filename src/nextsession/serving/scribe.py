@@ -26,7 +26,7 @@ from nextsession.serving.events import Outcome, Receipt
 from nextsession.serving.groups import Gathering, Job
 from nextsession.serving.works import File, Listed, Work
 
-_AT_ONCE = 1 << 18
+AT_ONCE = 1 << 18
 """Bytes that are read from the socket at once."""
 
 
@@ -115,7 +115,7 @@ class Inbox(Gathering):
         if not self._poll.poll(None if timeout is None else 1000 * timeout):
             return False
         try:
-            content = self._line.recv(_AT_ONCE)
+            content = self._line.recv(AT_ONCE)
         except ConnectionError:
             content = b""
         self._ended = not content

@@ -377,8 +377,10 @@ def test_told_to_stop_as_soon_as_it_has_begun_it_stops(models, tmp_path, workers
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             assert "Serving on" in process.stderr.readline()
             process.terminate()
-            assert process.wait(15) == 0
-            process.stderr.read()
+            try:
+                assert process.wait(15) == 0
+            finally:
+                process.kill()
 
 
 def test_a_port_that_is_taken_and_a_store_that_is_taken(models, tmp_path):
